@@ -1,0 +1,20 @@
+//! The Container Runtime Interface, `runtime.v1` at the level of cri-api v0.36: its messages, its verbs as traits, and
+//! its errors. The house's two halves meet here: `sync` calls these traits, `runtime` implements them, and
+//! `cri-grpc` carries them over a socket.
+//!
+//! - [`v1`]: the messages, generated from `proto/api.proto` by `cargo xtask codegen`.
+//! - [`service`]: [`RuntimeService`] and [`ImageService`], one method per RPC.
+//! - [`streaming`]: what stands behind the URLs that Exec, Attach and PortForward return.
+//! - [`error`]: [`Error`], one kind per gRPC code that the interface uses.
+
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod service;
+pub mod streaming;
+#[allow(missing_docs, clippy::all)]
+#[rustfmt::skip]
+pub mod v1;
+
+pub use error::{Error, ErrorKind, Result};
+pub use service::{ImageService, RuntimeService};
