@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+mod redacted;
 pub mod service;
 pub mod streaming;
 #[allow(missing_docs, clippy::all)]
