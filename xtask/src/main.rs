@@ -1,8 +1,15 @@
 //! Hove's own chores, as `cargo xtask CHORE`.
 
-mod codegen;
+#![forbid(unsafe_code)]
 
-use std::path::Path;
+mod codegen;
+mod demo;
+mod images;
+mod packages;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -16,13 +23,33 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Build Hove and its images, run the two-containers pod, show its page and its namespaces, and clean up
+    Demo,
+    /// Install what the tests need, run them all, and print how many passed, failed and were skipped
+    Test {
+        /// Run only the tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Check what the compiler does not: allowed edges between crates, unsafe code, names, generated code
+    Tidy,
     /// Generate the messages of the CRI and of the shim API from their .proto files
     Codegen,
 }
 
 fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+    let root = workspace();
     match Cli::parse().chore {
-        Chore::Codegen => codegen::run(root),
+        Chore::Demo => demo::run(&root),
+        Chore::Test { filter } => test::run(&root, filter.as_deref()),
+        Chore::Tidy => tidy::run(&root),
+        Chore::Codegen => codegen::run(&root),
     }
+}
+
+/// The folder of the workspace.
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
+        .to_path_buf()
 }
