@@ -15,6 +15,8 @@ pub struct VersionResponse {
     #[prost(string, tag = "4")]
     pub runtime_api_version: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DnsConfig {
     #[prost(string, repeated, tag = "1")]
@@ -24,6 +26,8 @@ pub struct DnsConfig {
     #[prost(string, repeated, tag = "3")]
     pub options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortMapping {
     #[prost(enumeration = "Protocol", tag = "1")]
@@ -35,6 +39,8 @@ pub struct PortMapping {
     #[prost(string, tag = "4")]
     pub host_ip: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mount {
     #[prost(string, tag = "1")]
@@ -58,6 +64,8 @@ pub struct Mount {
     #[prost(string, tag = "10")]
     pub image_sub_path: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IdMapping {
     #[prost(uint32, tag = "1")]
@@ -67,6 +75,8 @@ pub struct IdMapping {
     #[prost(uint32, tag = "3")]
     pub length: u32,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UserNamespace {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
@@ -76,6 +86,8 @@ pub struct UserNamespace {
     #[prost(message, repeated, tag = "3")]
     pub gids: ::prost::alloc::vec::Vec<IdMapping>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NamespaceOption {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
@@ -89,11 +101,15 @@ pub struct NamespaceOption {
     #[prost(message, optional, tag = "5")]
     pub userns_options: ::core::option::Option<UserNamespace>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Int64Value {
     #[prost(int64, tag = "1")]
     pub value: i64,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxSandboxSecurityContext {
     #[prost(message, optional, tag = "1")]
@@ -120,6 +136,8 @@ pub struct LinuxSandboxSecurityContext {
     #[prost(string, tag = "7")]
     pub seccomp_profile_path: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecurityProfile {
     #[prost(enumeration = "security_profile::ProfileType", tag = "1")]
@@ -169,6 +187,8 @@ pub mod security_profile {
         }
     }
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxPodSandboxConfig {
     #[prost(string, tag = "1")]
@@ -185,6 +205,8 @@ pub struct LinuxPodSandboxConfig {
     #[prost(message, optional, tag = "5")]
     pub resources: ::core::option::Option<LinuxContainerResources>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PodSandboxMetadata {
     #[prost(string, tag = "1")]
@@ -196,6 +218,8 @@ pub struct PodSandboxMetadata {
     #[prost(uint32, tag = "4")]
     pub attempt: u32,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodSandboxConfig {
     #[prost(message, optional, tag = "1")]
@@ -531,6 +555,8 @@ pub struct WindowsProcessUsage {
     #[prost(message, optional, tag = "2")]
     pub process_count: ::core::option::Option<UInt64Value>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ImageSpec {
     #[prost(string, tag = "1")]
@@ -547,6 +573,8 @@ pub struct ImageSpec {
     #[prost(string, tag = "20")]
     pub image_ref: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyValue {
     #[prost(string, tag = "1")]
@@ -554,6 +582,8 @@ pub struct KeyValue {
     #[prost(bytes = "vec", tag = "2")]
     pub value: ::prost::alloc::vec::Vec<u8>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxContainerResources {
     #[prost(int64, tag = "1")]
@@ -580,6 +610,8 @@ pub struct LinuxContainerResources {
     #[prost(int64, tag = "10")]
     pub memory_swap_limit_in_bytes: i64,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HugepageLimit {
     #[prost(string, tag = "1")]
@@ -587,6 +619,8 @@ pub struct HugepageLimit {
     #[prost(uint64, tag = "2")]
     pub limit: u64,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeLinuxOption {
     #[prost(string, tag = "1")]
@@ -598,6 +632,8 @@ pub struct SeLinuxOption {
     #[prost(string, tag = "4")]
     pub level: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capability {
     #[prost(string, repeated, tag = "1")]
@@ -609,6 +645,8 @@ pub struct Capability {
         ::prost::alloc::string::String,
     >,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxContainerSecurityContext {
     #[prost(message, optional, tag = "1")]
@@ -648,6 +686,8 @@ pub struct LinuxContainerSecurityContext {
     #[prost(string, tag = "10")]
     pub seccomp_profile_path: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxContainerConfig {
     #[prost(message, optional, tag = "1")]
@@ -664,11 +704,15 @@ pub struct LinuxContainerUser {
     #[prost(int64, repeated, tag = "3")]
     pub supplemental_groups: ::prost::alloc::vec::Vec<i64>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WindowsNamespaceOption {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
     pub network: i32,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WindowsSandboxSecurityContext {
     #[prost(string, tag = "1")]
@@ -680,11 +724,15 @@ pub struct WindowsSandboxSecurityContext {
     #[prost(message, optional, tag = "4")]
     pub namespace_options: ::core::option::Option<WindowsNamespaceOption>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WindowsPodSandboxConfig {
     #[prost(message, optional, tag = "1")]
     pub security_context: ::core::option::Option<WindowsSandboxSecurityContext>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WindowsContainerSecurityContext {
     #[prost(string, tag = "1")]
@@ -694,6 +742,8 @@ pub struct WindowsContainerSecurityContext {
     #[prost(bool, tag = "3")]
     pub host_process: bool,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WindowsContainerConfig {
     #[prost(message, optional, tag = "1")]
@@ -701,6 +751,8 @@ pub struct WindowsContainerConfig {
     #[prost(message, optional, tag = "2")]
     pub security_context: ::core::option::Option<WindowsContainerSecurityContext>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WindowsContainerResources {
     #[prost(int64, tag = "1")]
@@ -716,6 +768,8 @@ pub struct WindowsContainerResources {
     #[prost(message, repeated, tag = "6")]
     pub affinity_cpus: ::prost::alloc::vec::Vec<WindowsCpuGroupAffinity>,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WindowsCpuGroupAffinity {
     #[prost(uint64, tag = "1")]
@@ -723,6 +777,8 @@ pub struct WindowsCpuGroupAffinity {
     #[prost(uint32, tag = "2")]
     pub cpu_group: u32,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ContainerMetadata {
     #[prost(string, tag = "1")]
@@ -730,6 +786,8 @@ pub struct ContainerMetadata {
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Device {
     #[prost(string, tag = "1")]
@@ -739,11 +797,15 @@ pub struct Device {
     #[prost(string, tag = "3")]
     pub permissions: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CdiDevice {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize, ::serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerConfig {
     #[prost(message, optional, tag = "1")]
