@@ -7,5 +7,8 @@
 //! documentation says so.
 
 pub mod error;
+pub mod netfilter;
+pub mod netlink;
+pub mod netns;
 
 pub use error::{Error, Result};
