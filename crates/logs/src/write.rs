@@ -1,0 +1,124 @@
+//! The end of a log that entries are appended to.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::line::{self, Entry, Stream};
+
+/// Encoded entries are written once this many bytes wait, in bytes.
+const BATCH: usize = 32 * 1024;
+
+/// Appends entries to a log file; the file's only writer.
+///
+/// [`append`](Writer::append) and [`flush`](Writer::flush) report a full disk as [`Error::Full`] and keep what was
+/// not written; the caller stops reading its container's output and flushes again later.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    file: OwnedFd,
+    /// Whole entries that are not in the file yet.
+    pending: Vec<u8>,
+}
+
+impl Writer {
+    /// Opens the log at `path` for appending and makes it if it isn't there. Its directory must exist.
+    pub fn open(path: &Path) -> Result<Writer> {
+        Ok(Writer {
+            path: path.to_path_buf(),
+            file: open(path)?,
+            pending: Vec::new(),
+        })
+    }
+
+    /// The log's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends what was read from `stream` at `time`, and returns how many of the bytes were taken: all but an
+    /// unfinished line at the end, which the caller hands in again with what follows it. With `idle`, nothing more is
+    /// there to be read, and all are taken.
+    ///
+    /// Entries may stay in memory until [`flush`](Writer::flush). When this fails, nothing was taken.
+    pub fn append(&mut self, time: Timestamp, stream: Stream, bytes: &[u8], idle: bool) -> Result<usize> {
+        if self.pending.len() >= BATCH {
+            self.flush()?;
+        }
+        let mut used = 0;
+        while let Some(piece) = line::next_piece(&bytes[used..], idle) {
+            Entry {
+                time,
+                stream,
+                tag: piece.tag,
+                content: piece.content,
+            }
+            .encode(&mut self.pending);
+            used += piece.used;
+        }
+        Ok(used)
+    }
+
+    /// Writes what is pending. On [`Error::Full`] the file ends with the last entry that had room, and the others
+    /// stay pending, in order.
+    pub fn flush(&mut self) -> Result<()> {
+        while !self.pending.is_empty() {
+            match rustix::io::write(&self.file, &self.pending) {
+                Ok(written) => self.forget(written)?,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(Error::of(&self.path, "write", e)),
+            }
+        }
+        // One burst must not cost its memory for ever.
+        self.pending = Vec::new();
+        Ok(())
+    }
+
+    /// Opens the file at the log's path anew, after a rotation has renamed it. What is pending goes to the new file,
+    /// unless the old one takes it now. On failure the writer goes on with the old file.
+    pub fn reopen(&mut self) -> Result<()> {
+        let file = open(&self.path)?;
+        match self.flush() {
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        self.file = file;
+        self.flush()
+    }
+
+    /// Drops `written` bytes from the pending ones. A short write that ended inside an entry is taken back to the
+    /// entry's start: the entry will be written whole, maybe to another file, and a reader never meets its torn half.
+    fn forget(&mut self, written: usize) -> Result<()> {
+        let whole = self.pending[..written]
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |newline| newline + 1);
+        let torn = (written - whole) as u64;
+        if torn > 0 {
+            let length = rustix::fs::fstat(&self.file)
+                .map_err(|e| Error::of(&self.path, "fstat", e))?
+                .st_size as u64;
+            rustix::fs::ftruncate(&self.file, length.saturating_sub(torn))
+                .map_err(|e| Error::of(&self.path, "ftruncate", e))?;
+        }
+        self.pending.drain(..whole);
+        if torn > 0 && whole == 0 {
+            return Err(Error::Full {
+                path: self.path.clone(),
+                errno: Errno::NOSPC,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // Log collectors that are not root read logs by their group.
+    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)
+        .map_err(|e| Error::of(path, "open(O_WRONLY|O_APPEND|O_CREAT|O_NOFOLLOW)", e))
+}
