@@ -10,5 +10,6 @@ pub mod error;
 pub mod netfilter;
 pub mod netlink;
 pub mod netns;
+pub mod spawn;
 
 pub use error::{Error, Result};
