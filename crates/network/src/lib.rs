@@ -1,10 +1,10 @@
 //! The network of pods: net namespaces, the built-in bridge, addresses, host ports.
 //!
-//! A sandbox's network is made in two steps, each with an undo that [`Network::release`] performs:
+//! A sandbox's network is made in two steps; [`Network::release`] undoes both:
 //!
 //! ```text
-//!  make_namespace(id)      a net namespace, bind-mounted on NETNS_DIR/ID, with its loopback up       (namespace)
-//!  attach(id, ports)       address from the pool → record → host ports bound → veth → nf_tables      (pool, ports, veth, firewall)
+//!  make_namespace(id)      a net namespace, bind-mounted on NETNS_DIR/ID, with its loopback up
+//!  attach(id, ports)       address (pool) → record → host ports bound (ports) → veth (link) → nf_tables (firewall)
 //!
 //!    pod's namespace          host
 //!   ┌───────────────┐      ┌───────────────────────────────────────────────┐
@@ -17,8 +17,8 @@
 //!
 //! Rules that hold throughout:
 //!
-//! * No helper program runs: links, addresses and routes are rtnetlink messages ([`link`]), host ports and masquerading
-//!   are nf_tables messages ([`firewall`]).
+//! * No helper program runs: links, addresses and routes are rtnetlink messages (`link`), host ports and masquerading
+//!   are nf_tables messages (`firewall`).
 //! * Intent is on disk before anything is acquired: an attachment's record (address, ports, link name) is saved first,
 //!   so that a crash at any instant leaves something that `release` or the next [`Network::open`] can undo.
 //! * Nobody waits for the kernel to collect a namespace or a veth. An address can be used again at once: a pod's MAC
@@ -36,12 +36,22 @@
 pub mod error;
 pub mod subnet;
 
+mod bridge;
+mod firewall;
+mod link;
+mod network;
+mod owner;
+mod pool;
+mod ports;
+mod records;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
+pub use network::Network;
 pub use subnet::Subnet;
 
 /// Where the network keeps its state, and what it calls itself on the host.
@@ -131,60 +141,4 @@ pub enum Remainder {
     Namespace(String),
     /// An attachment's record, by sandbox id.
     Attachment(String),
-}
-
-/// The network of one node.
-#[derive(Debug)]
-pub struct Network {
-    config: Config,
-}
-
-impl Network {
-    /// Opens the network whose state is in `config.state_dir` and recovers it: attachments whose namespace is gone are
-    /// released, host ports are bound again and nf_tables is rebuilt from the records.
-    pub fn open(config: Config) -> Result<Network> {
-        Ok(Network { config })
-    }
-
-    /// The path that sandbox `id`'s net namespace is, or would be, bound to.
-    pub fn namespace_path(&self, id: &str) -> PathBuf {
-        self.config.netns_dir.join(id)
-    }
-
-    /// Makes a net namespace for sandbox `id` with its loopback up, and returns its path. Idempotent.
-    pub fn make_namespace(&self, id: &str) -> Result<PathBuf> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Connects sandbox `id`'s namespace to the bridge and publishes `ports`. Repeating it for an attached sandbox
-    /// returns what is there. On failure everything it acquired is given back.
-    pub fn attach(&self, id: &str, ports: &[PortMapping]) -> Result<Attachment> {
-        let _ = (id, ports);
-        todo!()
-    }
-
-    /// The attachment of sandbox `id`, if it has one.
-    pub fn attachment(&self, id: &str) -> Option<Attachment> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Gives back all that sandbox `id` has: ports, address, link, namespace. Idempotent; attempts everything and reports the
-    /// first failure. At its return the address and the ports can be used again; the kernel collects the
-    /// links with the namespace, later.
-    pub fn release(&self, id: &str) -> Result<()> {
-        let _ = id;
-        todo!()
-    }
-
-    /// What is still held, for whoever cleans up after a crash.
-    pub fn remaining(&self) -> Vec<Remainder> {
-        todo!()
-    }
-
-    /// Removes the bridge and the nf_tables table if no attachment is left; returns whether it did.
-    pub fn close_if_unused(&self) -> Result<bool> {
-        todo!()
-    }
 }

@@ -30,6 +30,8 @@ pub const CREATE: u16 = libc::NLM_F_CREATE as u16;
 pub const EXCL: u16 = libc::NLM_F_EXCL as u16;
 /// `NLM_F_REPLACE`.
 pub const REPLACE: u16 = libc::NLM_F_REPLACE as u16;
+/// `NLM_F_APPEND`.
+pub const APPEND: u16 = libc::NLM_F_APPEND as u16;
 /// `NLM_F_DUMP`.
 pub const DUMP: u16 = libc::NLM_F_DUMP as u16;
 
@@ -224,22 +226,16 @@ impl Socket {
         self.send(std::slice::from_mut(&mut message))?;
         let mut buffer = vec![0; RECEIVE_BYTES];
         let length = self.receive(&mut buffer)?;
-        for (header, payload) in Datagram(&buffer[..length]) {
-            match header.kind {
-                NLMSG_ERROR => match parse_error(header, payload) {
-                    Ok(()) => return Ok(None),
-                    Err(refusal) if matches!(refusal.errno, Errno::NOENT | Errno::NODEV) => return Ok(None),
-                    Err(refusal) => return Err(refusal.about(&message.what)),
-                },
-                kind => {
-                    return Ok(Some(Answer {
-                        kind,
-                        payload: payload.to_vec(),
-                    }));
-                }
-            }
+        let Some((header, payload)) = Datagram(&buffer[..length]).next() else {
+            return Ok(None);
+        };
+        if header.kind != NLMSG_ERROR {
+            return Ok(Some(Answer { kind: header.kind, payload: payload.to_vec() }));
         }
-        Ok(None)
+        match parse_error(header, payload) {
+            Err(refusal) if !matches!(refusal.errno, Errno::NOENT | Errno::NODEV) => Err(refusal.about(&message.what)),
+            _ => Ok(None),
+        }
     }
 
     fn collect(&self, message: &Message) -> Result<(Vec<Answer>, bool)> {
