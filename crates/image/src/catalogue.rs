@@ -1,0 +1,128 @@
+//! The database of images and layers, `ROOT/images/images.redb`.
+//!
+//! It is read once, when the store opens; from then on the store answers from memory, and every change goes to the
+//! database before it shows. Lookups are on the way of every container that starts.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::model::{Record, Usage};
+
+/// Image id → [`Record`], JSON.
+const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images.1");
+/// Chain id → [`Chain`], JSON.
+const CHAINS: TableDefinition<&str, &[u8]> = TableDefinition::new("chains.1");
+
+/// A layer that is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// Its snapshot's number.
+    pub number: u64,
+    /// What it takes.
+    pub usage: Usage,
+}
+
+/// The open database. Its file is locked: a second process is refused.
+pub struct Catalogue {
+    path: PathBuf,
+    database: Database,
+}
+
+/// What one commit changes.
+#[derive(Default)]
+pub struct Change {
+    /// Images to write or, without a record, to forget.
+    pub images: Vec<(Digest, Option<Record>)>,
+    /// Likewise layers.
+    pub chains: Vec<(Digest, Option<Chain>)>,
+}
+
+impl Catalogue {
+    /// Opens or creates `images.redb` in `images`.
+    pub fn open(images: &Path) -> Result<Self> {
+        let path = images.join("images.redb");
+        let database = match Database::builder().set_cache_size(1 << 20).create(&path) {
+            Ok(database) => database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Error::Locked { path }),
+            Err(e) => {
+                return Err(Error::Database {
+                    path,
+                    source: Box::new(e.into()),
+                });
+            }
+        };
+        Ok(Catalogue { path, database })
+    }
+
+    /// All that is recorded. A record that can't be read is left out with a warning: one broken image must not keep a
+    /// node from starting.
+    pub fn load(&self) -> Result<(Vec<(Digest, Record)>, Vec<(Digest, Chain)>)> {
+        self.run(|| {
+            let transaction = self.database.begin_read()?;
+            Ok((read_table(&transaction, IMAGES)?, read_table(&transaction, CHAINS)?))
+        })
+    }
+
+    /// Makes a change durable.
+    pub fn commit(&self, change: &Change) -> Result<()> {
+        self.run(|| {
+            let transaction = self.database.begin_write()?;
+            write_table(&transaction, IMAGES, &change.images)?;
+            write_table(&transaction, CHAINS, &change.chains)?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn run<T>(&self, operation: impl FnOnce() -> Result<T, redb::Error>) -> Result<T> {
+        operation().map_err(|e| Error::Database {
+            path: self.path.clone(),
+            source: Box::new(e),
+        })
+    }
+}
+
+fn read_table<T: for<'de> Deserialize<'de>>(
+    transaction: &redb::ReadTransaction,
+    table: TableDefinition<&str, &[u8]>,
+) -> Result<Vec<(Digest, T)>, redb::Error> {
+    let table = match transaction.open_table(table) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let mut records = Vec::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        match (key.value().parse(), serde_json::from_slice(value.value())) {
+            (Ok(key), Ok(value)) => records.push((key, value)),
+            _ => tracing::warn!(
+                key = key.value(),
+                "record of an image or a layer is unreadable; it is ignored"
+            ),
+        }
+    }
+    Ok(records)
+}
+
+fn write_table<T: Serialize>(
+    transaction: &redb::WriteTransaction,
+    table: TableDefinition<&str, &[u8]>,
+    rows: &[(Digest, Option<T>)],
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(table)?;
+    for (key, value) in rows {
+        let key = key.to_string();
+        match value {
+            Some(value) => {
+                let json = serde_json::to_vec(value).expect("records hold nothing that JSON can't");
+                table.insert(key.as_str(), json.as_slice())?;
+            }
+            None => drop(table.remove(key.as_str())?),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Directories that overlayfs stacks.
+//!
+//! ```text
+//! ROOT/snapshots/N/fs               a layer, unpacked once per chain id; which chain it is, the database knows
+//! ROOT/snapshots/N/{fs,work}        what one container writes …
+//! ROOT/snapshots/N/snapshot.json    … and whose it is, on which layers
+//! ROOT/snapshots/.new-N             being made; swept when the store opens
+//! ROOT/snapshots/empty/fs           stands below images without layers: overlayfs wants one
+//! ```
+//!
+//! A container's snapshot describes itself in a file instead of the database: a database commit waits for the disk
+//! for milliseconds, on the way of every container that starts. The file need not survive the machine's power: no
+//! container does. It survives the death of the process, and the rename makes it appear whole.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, openat, statat};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::layer::{lower::directory_flags, sweep, tree};
+use crate::model::Usage;
+
+/// Levels of directories that are counted; below, a container's files cost nothing in our books.
+const USAGE_DEPTH: usize = 200;
+
+/// `ROOT/snapshots`.
+pub struct Snapshots {
+    dir: PathBuf,
+}
+
+/// A container's snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writable {
+    /// Its directory's number.
+    #[serde(skip)]
+    pub number: u64,
+    /// The container it is for.
+    pub key: String,
+    /// The image below.
+    pub image: Digest,
+    /// Numbers of the layers below, topmost first.
+    pub lower: Vec<u64>,
+}
+
+impl Snapshots {
+    /// Opens the directory; `is_layer` tells which numbers the database knows. Everything that is neither a layer nor
+    /// a whole snapshot was being made when a process died, and is removed. Returns the containers' snapshots and the
+    /// first free number.
+    pub fn open(dir: PathBuf, is_layer: impl Fn(u64) -> bool) -> Result<(Self, Vec<Writable>, u64)> {
+        let snapshots = Snapshots { dir };
+        let dir = &snapshots.dir;
+        fs::create_dir_all(dir.join("empty/fs")).map_err(Error::io("making", dir))?;
+        let (mut writables, mut unknown, mut next) = (Vec::<Writable>::new(), Vec::new(), 1);
+        for entry in fs::read_dir(dir).map_err(Error::io("reading", dir))? {
+            let name = entry
+                .map_err(Error::io("reading", dir))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
+            let number = name.parse::<u64>().ok();
+            next = next.max(number.unwrap_or(0) + 1);
+            if name == "empty" || number.is_some_and(&is_layer) {
+                continue;
+            }
+            match number.and_then(|number| snapshots.load(number)) {
+                Some(writable) => writables.push(writable),
+                None => unknown.push((name, number)),
+            }
+        }
+        for (name, number) in unknown {
+            // A layer whose record was lost may still be mounted by a container.
+            if number.is_some_and(|number| writables.iter().any(|writable| writable.lower.contains(&number))) {
+                continue;
+            }
+            tracing::info!(snapshot = %name, "sweeping what was being made");
+            snapshots.remove_named(&name)?;
+        }
+        Ok((snapshots, writables, next))
+    }
+
+    fn load(&self, number: u64) -> Option<Writable> {
+        let bytes = fs::read(self.dir.join(format!("{number}/snapshot.json"))).ok()?;
+        let writable = serde_json::from_slice::<Writable>(&bytes).ok()?;
+        Some(Writable { number, ..writable })
+    }
+
+    /// The directory that is stacked.
+    pub fn fs(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number}/fs"))
+    }
+
+    /// overlayfs's own directory.
+    pub fn work(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number}/work"))
+    }
+
+    /// What stands below an image without layers.
+    pub fn empty(&self) -> PathBuf {
+        self.dir.join("empty/fs")
+    }
+
+    /// An empty directory for a layer, under its temporary name.
+    pub fn new_layer(&self, number: u64) -> Result<PathBuf> {
+        let fs = self.dir.join(format!(".new-{number}/fs"));
+        fs::create_dir_all(&fs).map_err(Error::io("making", &fs))?;
+        Ok(fs)
+    }
+
+    /// Gives a layer its name, once all of it is on the disk: what the database will call unpacked must be so after
+    /// the machine's power went too.
+    pub fn commit_layer(&self, number: u64) -> Result<()> {
+        let (from, to) = (
+            self.dir.join(format!(".new-{number}")),
+            self.dir.join(number.to_string()),
+        );
+        let root = File::open(&self.dir).map_err(Error::io("opening", &self.dir))?;
+        rustix::fs::syncfs(&root).map_err(Error::call("syncfs", &self.dir))?;
+        fs::rename(&from, &to).map_err(Error::io("renaming", &from))?;
+        root.sync_all().map_err(Error::io("syncing", &self.dir))
+    }
+
+    /// Removes what `new_layer` made.
+    pub fn abandon_layer(&self, number: u64) -> Result<()> {
+        self.remove_named(&format!(".new-{number}"))
+    }
+
+    /// Makes a container's snapshot. Its root looks like that of the topmost layer, whose place it takes.
+    pub fn create(&self, writable: &Writable) -> Result<()> {
+        let new = self.dir.join(format!(".new-{}", writable.number));
+        let named = self.dir.join(writable.number.to_string());
+        let make = || -> io::Result<()> {
+            fs::create_dir(&new)?;
+            fs::create_dir(new.join("fs"))?;
+            fs::create_dir(new.join("work"))?;
+            fs::write(new.join("snapshot.json"), serde_json::to_vec(writable)?)
+        };
+        make().map_err(Error::io("making", &new))?;
+        let below = writable
+            .lower
+            .first()
+            .map_or_else(|| self.empty(), |number| self.fs(*number));
+        let old = tree::open_directory(&below).map_err(Error::call("opening", &below))?;
+        let root = tree::open_directory(&new.join("fs")).map_err(Error::call("opening", &new))?;
+        let stat = rustix::fs::fstat(&old).map_err(Error::call("stat", &below))?;
+        tree::copy_metadata(&old, &stat, &root).map_err(|e| Error::Io {
+            action: "copying the root of",
+            path: below,
+            source: io::Error::other(e),
+        })?;
+        fs::rename(&new, &named).map_err(Error::io("renaming", &new))
+    }
+
+    /// Removes a snapshot or a layer, directory and all; a missing one is no error.
+    pub fn remove(&self, number: u64) -> Result<()> {
+        self.remove_named(&number.to_string())
+    }
+
+    fn remove_named(&self, name: &str) -> Result<()> {
+        let dir = tree::open_directory(&self.dir).map_err(Error::call("opening", &self.dir))?;
+        sweep::remove_tree(dir.as_fd(), name.as_bytes()).map_err(Error::call("removing", self.dir.join(name)))
+    }
+
+    /// What a snapshot or layer takes.
+    pub fn usage(&self, number: u64) -> Result<Usage> {
+        usage(&self.fs(number))
+    }
+}
+
+/// Blocks and inodes below a directory, and its own. Files with several names count once.
+pub fn usage(dir: &Path) -> Result<Usage> {
+    fn count(
+        dir: impl AsFd,
+        seen: &mut std::collections::HashSet<u64>,
+        usage: &mut Usage,
+        levels: usize,
+    ) -> rustix::io::Result<()> {
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            // Containers remove files while we look.
+            let Ok(stat) = statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if stat.st_nlink > 1
+                && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
+                && !seen.insert(stat.st_ino)
+            {
+                continue;
+            }
+            usage.inodes += 1;
+            usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && levels > 0 {
+                let Ok(child) = openat(&dir, entry.file_name(), directory_flags(), Mode::empty()) else {
+                    continue;
+                };
+                count(child, seen, usage, levels - 1)?;
+            }
+        }
+        Ok(())
+    }
+    let failed = || Error::call("measuring", dir);
+    let root = tree::open_directory(dir).map_err(failed())?;
+    let own = rustix::fs::fstat(&root).map_err(failed())?;
+    let mut usage = Usage {
+        bytes: u64::try_from(own.st_blocks).unwrap_or(0) * 512,
+        inodes: 1,
+    };
+    count(root, &mut Default::default(), &mut usage, USAGE_DEPTH).map_err(failed())?;
+    Ok(usage)
+}
