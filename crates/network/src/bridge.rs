@@ -128,7 +128,9 @@ fn check_routes(links: &Links, subnet: Subnet, bridge: Option<u32>) -> Result<u3
             }
             continue;
         }
-        if route.link != bridge && subnet.overlaps(network, prefix) && prefix >= subnet.prefix() {
+        // A wide route to elsewhere (10.0.0.0/8 through a gateway) may have a hole in it; a link's own subnet may not.
+        let in_the_way = route.direct || prefix >= subnet.prefix();
+        if route.link != bridge && in_the_way && subnet.overlaps(network, prefix) {
             let link = match route.link {
                 Some(index) => links.name(index).doing(|| format!("look at link {index}"))?,
                 None => None,

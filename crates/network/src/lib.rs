@@ -37,6 +37,7 @@ pub mod error;
 pub mod subnet;
 
 mod bridge;
+mod conntrack;
 mod firewall;
 mod link;
 mod network;

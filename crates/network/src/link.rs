@@ -68,6 +68,8 @@ pub struct Route {
     pub destination: (Ipv4Addr, u8),
     /// Index of the link that it leads through.
     pub link: Option<u32>,
+    /// Whether the destination is on that link itself, not behind a gateway.
+    pub direct: bool,
 }
 
 /// Links, addresses and routes of the net namespace that `open` was called in.
@@ -350,6 +352,7 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
     let mut route = Route {
         destination: (Ipv4Addr::UNSPECIFIED, header.destination_prefix_length),
         link: None,
+        direct: header.scope == RouteScope::Link,
     };
     for (kind, value) in attributes(payload.get(ROUTE_HEADER..)?) {
         match (kind, <[u8; 4]>::try_from(value)) {

@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::bridge::{self, Bridge, Claim, firewall_refused, has_ipv6};
+use crate::conntrack;
 use crate::error::Doing;
 use crate::firewall::{Firewall, Published};
 use crate::link::{Links, POD_LINK, mac_of, mac_text};
 use crate::pool::Pool;
 use crate::ports::{self, Held};
 use crate::records::{AttachmentRecord, Records, make_directory};
-use crate::{Attachment, Config, Error, PortMapping, Remainder, Result};
+use crate::{Attachment, Config, Error, PortMapping, Protocol, Remainder, Result};
 
 /// Longest sandbox id.
 const ID_MAX: usize = 128;
@@ -87,7 +88,7 @@ impl Network {
             // The pod was there first, so its ports stay published even if somebody took one while no node ran.
             let mut sockets = Vec::new();
             for mapping in &record.ports {
-                match ports::bind(mapping) {
+                match ports::bind(mapping, false) {
                     Ok(socket) => sockets.push(socket),
                     Err(error) => tracing::warn!(sandbox = id, %error, "a published port could not be held again"),
                 }
@@ -194,7 +195,11 @@ impl Network {
     }
 
     fn connect(&self, id: &str, record: &AttachmentRecord, namespace: &OwnedFd) -> Result<()> {
-        let sockets = record.ports.iter().map(ports::bind).collect::<Result<Vec<_>>>()?;
+        let mut sockets = Vec::with_capacity(record.ports.len());
+        for mapping in &record.ports {
+            let just_closed = self.table().held.closed_just_now(mapping);
+            sockets.push(ports::bind(mapping, just_closed)?);
+        }
         self.table().held.keep(id, sockets);
         self.link(id, record, namespace)?;
         self.publish(record)?;
@@ -251,6 +256,8 @@ impl Network {
             // The table is not as it was left (a `nft flush ruleset`?): make it whole again.
             self.firewall.rebuild(&self.all_published()).map_err(firewall_refused)?;
         }
+        // A new TCP connection is a new flow; a UDP client's next datagram need not be.
+        forget_flows(record.ports.iter().filter(|mapping| mapping.protocol == Protocol::Udp));
         Ok(())
     }
 
@@ -304,7 +311,7 @@ impl Network {
         };
         let withdrawn = self.withdraw(id, &record);
         let mut table = self.table();
-        table.held.let_go(id);
+        table.held.let_go(id, &record.ports);
         table.withdrawing.remove(id);
         let forgotten = self.records.remove(id);
         if forgotten.is_ok() {
@@ -320,11 +327,12 @@ impl Network {
         }
         let _right = self.bridge();
         self.table().withdrawing.insert(id.to_owned());
-        if self.firewall.withdraw(&published(record)).is_ok() {
-            return Ok(());
+        if self.firewall.withdraw(&published(record)).is_err() {
+            // Not all were there: an attachment that never got so far, or a table that somebody changed.
+            self.firewall.rebuild(&self.all_published()).map_err(firewall_refused)?;
         }
-        // Not all were there: an attachment that never got so far, or a table that somebody changed.
-        self.firewall.rebuild(&self.all_published()).map_err(firewall_refused)
+        forget_flows(record.ports.iter());
+        Ok(())
     }
 
     /// What is still held, for whoever cleans up after a crash.
@@ -378,7 +386,13 @@ impl Network {
         if uplink.claim.is_none() {
             uplink.claim = Some(Claim::take(&self.config.bridge)?);
         }
-        let bridge = bridge::set_up(&self.config, &self.firewall, &self.all_published())?;
+        let bridge = match bridge::set_up(&self.config, &self.firewall, &self.all_published()) {
+            Ok(bridge) => bridge,
+            Err(error) => {
+                uplink.claim = None;
+                return Err(error);
+            }
+        };
         let answer = (bridge.index, bridge.mtu);
         uplink.bridge = Some(bridge);
         Ok(answer)
@@ -401,6 +415,15 @@ impl Network {
 
     fn bridge(&self) -> MutexGuard<'_, Uplink> {
         self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Flows that began before keep the decision of then. Best effort: a flow that is remembered ends by itself, in time.
+fn forget_flows<'a>(mappings: impl Iterator<Item = &'a PortMapping>) {
+    for mapping in mappings {
+        if let Err(error) = conntrack::forget(mapping) {
+            tracing::warn!(port = mapping.host_port, %error, "tracked connections to a host port not forgotten");
+        }
     }
 }
 

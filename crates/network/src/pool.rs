@@ -65,11 +65,6 @@ impl Pool {
         self.used.remove(&address);
     }
 
-    /// The address that was given out last.
-    pub fn last(&self) -> Option<Ipv4Addr> {
-        self.last
-    }
-
     /// How many addresses the subnet has for pods.
     pub fn capacity(&self) -> u32 {
         self.subnet.last_pod().to_bits() - self.subnet.first_pod().to_bits() + 1

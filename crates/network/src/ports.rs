@@ -7,12 +7,16 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::owner;
 use crate::{Error, PortMapping, Protocol, Result};
+
+/// How long a socket may live on in a child that was forked before it was closed and has not reached exec yet.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The address that a mapping is bound to: 0.0.0.0 stands for all.
 pub fn bound_address(mapping: &PortMapping) -> Ipv4Addr {
@@ -86,24 +90,51 @@ pub fn find_clash<'a>(
 
 /// The sockets that hold the ports of each sandbox.
 #[derive(Debug, Default)]
-pub struct Held(BTreeMap<String, Vec<OwnedFd>>);
+pub struct Held {
+    sockets: BTreeMap<String, Vec<OwnedFd>>,
+    closed: Vec<(PortMapping, Instant)>,
+}
 
 impl Held {
     /// Keeps `sockets` for sandbox `id`.
     pub fn keep(&mut self, id: &str, sockets: Vec<OwnedFd>) {
         if !sockets.is_empty() {
-            self.0.insert(id.to_owned(), sockets);
+            self.sockets.insert(id.to_owned(), sockets);
         }
     }
 
-    /// Closes the sockets of sandbox `id`.
-    pub fn let_go(&mut self, id: &str) {
-        self.0.remove(id);
+    /// Closes the sockets of sandbox `id`, which hold `ports`.
+    pub fn let_go(&mut self, id: &str, ports: &[PortMapping]) {
+        if self.sockets.remove(id).is_some() {
+            let now = Instant::now();
+            self.closed.retain(|(_, when)| now.duration_since(*when) < CLOSING);
+            self.closed.extend(ports.iter().map(|mapping| (*mapping, now)));
+        }
+    }
+
+    /// Whether a socket with this port was closed so recently that a child between fork and exec may still have it.
+    pub fn closed_just_now(&self, wanted: &PortMapping) -> bool {
+        self.closed
+            .iter()
+            .any(|(mapping, when)| when.elapsed() < CLOSING && clash(mapping, wanted))
     }
 }
 
-/// Binds one port, in the calling thread's net namespace.
-pub fn bind(mapping: &PortMapping) -> Result<OwnedFd> {
+/// Binds one port, in the calling thread's net namespace. One that this node itself closed just now (`just_closed`) is
+/// waited for: close-on-exec closes a child's copy of the socket at exec, which may be a moment after ours.
+pub fn bind(mapping: &PortMapping, just_closed: bool) -> Result<OwnedFd> {
+    let start = Instant::now();
+    loop {
+        match try_bind(mapping) {
+            Err(Error::PortInUse { .. }) if just_closed && start.elapsed() < CLOSING => {
+                std::thread::sleep(CLOSING / 1000);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_bind(mapping: &PortMapping) -> Result<OwnedFd> {
     let (port, protocol) = (mapping.host_port, mapping.protocol);
     let address = bound_address(mapping);
     let refused = |call: &str, errno| Error::PortRefused {

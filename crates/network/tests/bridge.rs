@@ -645,7 +645,10 @@ fn two_nodes_need_two_bridges() {
         let overlapping = Network::open(config.clone()).unwrap();
         overlapping.make_namespace("pod").unwrap();
         let error = overlapping.attach("pod", &[]).unwrap_err().to_string();
-        assert!(error.contains("overlaps") || error.contains("10.85"), "{error}");
+        assert!(
+            error.contains("overlaps 10.85.0.0/16") && error.contains("hove0"),
+            "{error}"
+        );
         let config = Config {
             subnet: "10.86.0.0/24".parse().unwrap(),
             ..config

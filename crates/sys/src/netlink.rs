@@ -35,13 +35,15 @@ pub const APPEND: u16 = libc::NLM_F_APPEND as u16;
 /// `NLM_F_DUMP`.
 pub const DUMP: u16 = libc::NLM_F_DUMP as u16;
 
+/// `NLA_F_NESTED`: marks an attribute that holds attributes.
+pub const NESTED: u16 = 0x8000;
+
 const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
 const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
 /// Attributes follow the error (linux/netlink.h; not in libc for every target).
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
-const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// A netlink message under construction: `nlmsghdr`, the protocol's own header, attributes.
@@ -100,7 +102,7 @@ impl Message {
     pub fn nest(mut self, kind: u16, build: impl FnOnce(Message) -> Message) -> Message {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);
-        self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        self.bytes.extend_from_slice(&(kind | NESTED).to_ne_bytes());
         self = build(self);
         let length = (self.bytes.len() - start) as u16; // At most a rule's expressions or a chunk of a set.
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
