@@ -1,0 +1,109 @@
+//! From a pod's name and a container's name to the container that the runtime knows.
+
+use cri::v1::{Container, ContainerFilter, ContainerState, ListContainersRequest};
+use k8s_openapi::api::core::v1::Pod;
+use objects::Key;
+
+use crate::{
+    Api,
+    failure::{Failure, Result},
+};
+
+/// kubelet's labels, which `sync` sets on all that it makes.
+const POD_UID: &str = "io.kubernetes.pod.uid";
+const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+
+/// A pod that exists.
+pub struct Found {
+    /// Its object.
+    pub pod: Pod,
+    /// `metadata.uid`.
+    pub uid: String,
+}
+
+/// The pod, or 404.
+pub fn find_pod(api: &Api, namespace: &str, name: &str) -> Result<Found> {
+    let object = api.objects.get(&Key::pod(namespace, name))?;
+    Ok(Found {
+        pod: object.decode()?,
+        uid: object.uid().to_owned(),
+    })
+}
+
+impl Found {
+    /// The container that a request means: the one it names, or the only one.
+    pub fn container_name(&self, asked: Option<&str>) -> Result<String> {
+        let pod = self.pod.metadata.name.as_deref().unwrap_or_default();
+        let names = self.container_names();
+        match (asked, &names[..]) {
+            (Some(asked), names) if names.contains(&asked) => Ok(asked.into()),
+            (Some(asked), names) => Err(Failure::bad_request(format!(
+                "container {asked} is not valid for pod {pod}; it has: {}",
+                names.join(", ")
+            ))),
+            (None, [only]) => Ok((*only).into()),
+            (None, _) => {
+                let names = names.join(" ");
+                Err(Failure::bad_request(format!(
+                    "a container name must be specified for pod {pod}, choose one of: [{names}]"
+                )))
+            }
+        }
+    }
+
+    /// Normal containers first, then init and ephemeral ones.
+    fn container_names(&self) -> Vec<&str> {
+        let Some(spec) = &self.pod.spec else { return Vec::new() };
+        let normal = spec.containers.iter().map(|container| container.name.as_str());
+        let init = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .map(|container| container.name.as_str());
+        let ephemeral = spec
+            .ephemeral_containers
+            .iter()
+            .flatten()
+            .map(|container| container.name.as_str());
+        normal.chain(init).chain(ephemeral).collect()
+    }
+}
+
+/// All attempts of a pod's container that the runtime still has, newest first.
+pub async fn attempts(api: &Api, uid: &str, container: &str) -> Result<Vec<Container>> {
+    let labels = [(POD_UID, uid), (CONTAINER_NAME, container)];
+    let filter = ContainerFilter {
+        label_selector: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        ..Default::default()
+    };
+    let mut found = api
+        .runtime
+        .list_containers(ListContainersRequest { filter: Some(filter) })
+        .await?
+        .containers;
+    found.sort_by_key(|container| std::cmp::Reverse((attempt(container), container.created_at)));
+    Ok(found)
+}
+
+/// Which start of the container in its pod this is, from 0.
+pub fn attempt(container: &Container) -> u32 {
+    container.metadata.as_ref().map_or(0, |metadata| metadata.attempt)
+}
+
+/// The id of the running attempt, or 400.
+pub async fn running(api: &Api, found: &Found, container: &str) -> Result<String> {
+    let attempts = attempts(api, &found.uid, container).await?;
+    let running = attempts
+        .iter()
+        .find(|container| container.state() == ContainerState::ContainerRunning);
+    running.map(|container| container.id.clone()).ok_or_else(|| {
+        let pod = found.pod.metadata.name.as_deref().unwrap_or_default();
+        let state = match attempts.first().map(Container::state) {
+            Some(ContainerState::ContainerExited) => "it has ended",
+            Some(ContainerState::ContainerCreated) => "it is being started",
+            Some(_) => "the runtime does not know its state",
+            None => "it has not been created yet",
+        };
+        Failure::bad_request(format!("container {container} of pod {pod} is not running: {state}"))
+    })
+}
