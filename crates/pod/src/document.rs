@@ -1,0 +1,260 @@
+//! From text to Pods.
+
+use std::{collections::HashSet, fmt};
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::{
+    Deserialize,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+
+use crate::{Problem, Problems, Rule, path::Path, problem::Found, strict, supported};
+
+/// How large a file may be, in bytes; as large as an object may be in Kubernetes, and some for several of them.
+const TEXT_LIMIT: usize = 8 << 20;
+
+/// One Pod of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Which of the file's documents it is, counted from 0.
+    pub index: usize,
+    /// The Pod. Nothing of the document is missing in it: what the type doesn't know was refused.
+    pub pod: Pod,
+}
+
+/// Reads the Pods of a file: YAML with any number of documents, or JSON. Finds every problem of syntax, type and support;
+/// `file` is how messages name it.
+pub fn parse(text: &str, file: &str) -> Result<Vec<Document>, Problems> {
+    let (documents, problems, count) = read(text);
+    finish(documents, problems, count, file)
+}
+
+/// [`parse`], [`crate::default()`] and [`crate::validate()`], with the problems of all three.
+pub fn load(text: &str, file: &str) -> Result<Vec<Document>, Problems> {
+    let (mut documents, mut problems, count) = read(text);
+    let parsed = problems.len();
+    for document in &mut documents {
+        crate::default(&mut document.pod);
+        for mut problem in crate::validate(&document.pod) {
+            problem.document = document.index;
+            // A value of a wrong type reads as an empty one: only the type is worth a line.
+            if !problems[..parsed]
+                .iter()
+                .any(|other| other.document == problem.document && covers(&other.path, &problem.path))
+            {
+                problems.push(problem);
+            }
+        }
+    }
+    problems.sort_by_key(|problem| problem.document);
+    finish(documents, problems, count, file)
+}
+
+/// Reads one Pod that is parsed already, from an API request or after a patch. The same checks as [`parse`].
+pub fn parse_value(value: &Value) -> Result<Pod, Vec<Problem>> {
+    let (pod, problems) = read_pod(value);
+    match pod {
+        Some(pod) if problems.is_empty() => Ok(pod),
+        _ => Err(problems),
+    }
+}
+
+fn finish(
+    documents: Vec<Document>,
+    problems: Vec<Problem>,
+    count: usize,
+    file: &str,
+) -> Result<Vec<Document>, Problems> {
+    match problems.is_empty() {
+        true => Ok(documents),
+        false => Err(Problems {
+            file: file.to_owned(),
+            documents: count,
+            list: problems,
+        }),
+    }
+}
+
+fn read(text: &str) -> (Vec<Document>, Vec<Problem>, usize) {
+    let values = match values(text) {
+        Ok(values) => values,
+        Err(problem) => return (Vec::new(), vec![problem], 0),
+    };
+    let mut documents = Vec::new();
+    let mut problems = Vec::new();
+    for (index, value) in values.iter().enumerate() {
+        let (pod, found) = read_pod(value);
+        problems.extend(found.into_iter().map(|problem| Problem {
+            document: index,
+            ..problem
+        }));
+        documents.extend(pod.map(|pod| Document { index, pod }));
+    }
+    if values.is_empty() {
+        let rule = Rule::Syntax("the file has no document: a Pod begins with `apiVersion: v1` and `kind: Pod`".into());
+        problems.push(Problem {
+            document: 0,
+            position: None,
+            path: String::new(),
+            rule,
+        });
+    }
+    let count = values.len();
+    (documents, problems, count)
+}
+
+fn read_pod(value: &Value) -> (Option<Pod>, Vec<Problem>) {
+    let mut found = Found::default();
+    if !value.is_object() {
+        found.push(
+            "",
+            Rule::Syntax("the document is not an object with `apiVersion: v1` and `kind: Pod`".into()),
+        );
+        return (None, found.into_list());
+    }
+    for (field, wanted) in [("apiVersion", "v1"), ("kind", "Pod")] {
+        match value.get(field) {
+            None | Some(Value::Null) => found.required(Path::Root.field(field)),
+            Some(Value::String(is)) => found.one_of(Path::Root.field(field), is, &[wanted]),
+            Some(other) => found.invalid(
+                Path::Root.field(field),
+                &other.to_string(),
+                format!("must be \"{wanted}\""),
+            ),
+        }
+    }
+    let problems = found.into_list();
+    if !problems.is_empty() {
+        // Of another kind: its fields say nothing to a Pod.
+        return (None, problems);
+    }
+    let (pod, mut problems) = strict::read::<Pod>(value);
+    for problem in supported::check(value) {
+        if !problems.iter().any(|other| covers(&other.path, &problem.path)) {
+            problems.push(problem);
+        }
+    }
+    (pod, problems)
+}
+
+/// Whether a problem at `path` says all that is worth saying about `below`: a list that should be an object has no fields.
+fn covers(path: &str, below: &str) -> bool {
+    below
+        .strip_prefix(path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The documents of a text; empty ones (`---` at the beginning or end) are left out.
+fn values(text: &str) -> Result<Vec<Value>, Problem> {
+    let syntax = |position: Option<(u64, u64)>, message: String| Problem {
+        document: 0,
+        position,
+        path: String::new(),
+        rule: Rule::Syntax(message),
+    };
+    if text.len() > TEXT_LIMIT {
+        return Err(syntax(
+            None,
+            format!("the file has {} bytes; {TEXT_LIMIT} are allowed", text.len()),
+        ));
+    }
+    if text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        let value = serde_json::from_str::<Unique>(text).map_err(|error| {
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            syntax(Some((error.line() as u64, error.column() as u64)), message.to_owned())
+        })?;
+        return Ok(vec![value.0]);
+    }
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true, // Kubernetes reads 0644 as YAML 1.1 does
+        with_snippet: false,
+    };
+    let documents = serde_saphyr::from_multiple_with_options::<Unique>(text, options).map_err(|error| {
+        let position = error.location().map(|location| (location.line(), location.column()));
+        let message = error.to_string();
+        // The position is a part of the problem, not of its message.
+        let message = message.split(" at line ").next().unwrap_or_default();
+        syntax(position, format!("not valid YAML: {message}"))
+    })?;
+    Ok(documents
+        .into_iter()
+        .map(|document| document.0)
+        .filter(|value| !value.is_null())
+        .collect())
+}
+
+/// A JSON value in which no key occurs twice.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Unique)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that JSON has too")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom(format!("{value} is not a number that JSON has")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(Unique(element)) = access.next_element()? {
+            elements.push(element);
+        }
+        Ok(Value::Array(elements))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        let mut keys = HashSet::new();
+        while let Some(key) = access.next_key::<String>()? {
+            if !keys.insert(key.clone()) {
+                return Err(A::Error::custom(format!("the key \"{key}\" is given twice")));
+            }
+            let Unique(value) = access.next_value()?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
