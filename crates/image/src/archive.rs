@@ -141,6 +141,9 @@ fn header(mode: u32, size: u64) -> Header {
     let mut header = Header::new_ustar();
     header.set_mode(mode);
     header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header
 }
 

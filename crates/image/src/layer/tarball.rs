@@ -81,6 +81,15 @@ fn invalid(rule: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, rule.into())
 }
 
+/// Some writers leave numbers empty that are zero; GNU tar reads them so.
+fn blank_is_zero(field: &[u8], parse: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) {
+        Ok(0)
+    } else {
+        parse()
+    }
+}
+
 /// Bytes between the end of `size` bytes and the next block.
 fn padding(size: u64) -> io::Result<u64> {
     let end = size
@@ -201,16 +210,25 @@ impl<R: Read> Reader<R> {
         let (mtime, mtime_nanos) = match pax.get(&b"mtime"[..]) {
             Some(text) => parse_time(text).ok_or_else(|| invalid("PAX record mtime is no time"))?,
             None => (
-                i64::try_from(header.mtime()?).map_err(|_| invalid("mtime is out of range"))?,
+                i64::try_from(blank_is_zero(&header.as_old().mtime, || header.mtime())?)
+                    .map_err(|_| invalid("mtime is out of range"))?,
                 0,
             ),
         };
         let mut entry = Entry {
             path,
             kind,
-            mode: header.mode()? & 0o7777,
-            uid: id(number(&pax, "uid")?, header.uid(), "uid")?,
-            gid: id(number(&pax, "gid")?, header.gid(), "gid")?,
+            mode: blank_is_zero(&header.as_old().mode, || header.mode().map(u64::from))? as u32 & 0o7777,
+            uid: id(
+                number(&pax, "uid")?,
+                blank_is_zero(&header.as_old().uid, || header.uid()),
+                "uid",
+            )?,
+            gid: id(
+                number(&pax, "gid")?,
+                blank_is_zero(&header.as_old().gid, || header.gid()),
+                "gid",
+            )?,
             mtime,
             mtime_nanos,
             size: self.left,

@@ -254,7 +254,7 @@ impl Tree {
                         Some(readlinkat(&found.dir, name.as_slice(), Vec::new()).map_err(call("readlinkat"))?)
                     }
                     found => {
-                        self.directory_like(&Place { dir, name: &name }, found.as_ref())?;
+                        self.directory_like(&done, &Place { dir, name: &name }, found.as_ref())?;
                         None
                     }
                 },
@@ -329,14 +329,27 @@ impl Tree {
     }
 
     /// A new directory with the owner, permissions, attributes and times of the one below.
-    fn directory_like(&mut self, place: &Place<'_>, below: Option<&Found>) -> Result<()> {
+    fn directory_like(&mut self, above: &[Vec<u8>], place: &Place<'_>, below: Option<&Found>) -> Result<()> {
         make_directory(place)?;
         let Some(below) = below.filter(|found| found.file_type() == FileType::Directory) else {
             return Ok(());
         };
         let new = openat(&place.dir, place.name, directory_flags(), Mode::empty()).map_err(call("openat"))?;
         let old = openat(&below.dir, place.name, directory_flags(), Mode::empty()).map_err(call("openat"))?;
-        copy_metadata(&old, &below.stat, &new)
+        copy_metadata(&old, &below.stat, &new)?;
+        let path = [above, &[place.name.to_vec()]].concat().join(&b'/');
+        self.set_times_later(
+            &new,
+            path,
+            timestamps(below.stat.st_mtime, below.stat.st_mtime_nsec as u32),
+        )
+    }
+
+    /// Directories get their times when nothing more is written into them.
+    fn set_times_later(&mut self, dir: impl AsFd, path: Vec<u8>, times: Timestamps) -> Result<()> {
+        let stat = rustix::fs::fstat(dir).map_err(call("fstat"))?;
+        self.times.insert((stat.st_dev, stat.st_ino), (path, times));
+        Ok(())
     }
 
     /// Makes sure that nothing is at `place`.
@@ -414,12 +427,7 @@ impl Tree {
             None => rustix::io::dup(&self.root).map_err(call("dup"))?,
         };
         dress(&dir, entry)?;
-        let stat = rustix::fs::fstat(&dir).map_err(call("fstat"))?;
-        self.times.insert(
-            (stat.st_dev, stat.st_ino),
-            (parts.join(&b'/'), timestamps(entry.mtime, entry.mtime_nanos)),
-        );
-        Ok(())
+        self.set_times_later(&dir, parts.join(&b'/'), timestamps(entry.mtime, entry.mtime_nanos))
     }
 }
 

@@ -29,11 +29,24 @@ pub fn sample_tree(dir: &Path) {
          echo hello > file && echo tool > usr/bin/tool && ln usr/bin/tool usr/bin/other && ln -s tool usr/bin/link && \
          ln -s /absolute/nowhere dangling && mkfifo pipe && mknod null c 1 3 && mknod loop b 7 0 && \
          cp file suid && chown 3:4 suid && chmod 6755 suid && chown -h 1000:1001 dangling && chown 70000:3000000 owned && \
-         chmod 1777 owned && setfattr -n user.note -v 'a\nb' file && \
-         cp file capable && setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 capable && \
-         echo 'name' > 'with space and ümlaut' && touch -d '2020-01-02T03:04:05.123456789' file && \
+         chmod 1777 owned && cp file capable && \
+         echo 'name' > 'with space and ümlaut' && \
          touch -h -d '2019-01-01' dangling && touch -d '1965-05-05T00:00:00.25' old && \
          touch -d '2011-11-11' usr/bin usr && chmod 751 . && touch -d '2012-12-12' .",
+        dir.display()
+    ));
+    let set = |file: &str, name: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(&dir.join(file), name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    set("file", "user.note", b"a\nb\n");
+    // cap_net_bind_service+ep, version 2.
+    set(
+        "capable",
+        "security.capability",
+        &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    );
+    shell(&format!(
+        "cd {} && touch -d '2020-01-02T03:04:05.123456789' file",
         dir.display()
     ));
 }
