@@ -32,6 +32,8 @@ enum Chore {
     },
     /// Check what the compiler does not: allowed edges between crates, unsafe code, names, generated code
     Tidy,
+    /// Build the images of the examples and tests from Debian's packages, into target/images
+    Images,
     /// Generate the messages of the CRI and of the shim API from their .proto files
     Codegen,
 }
@@ -42,6 +44,7 @@ fn main() -> Result<()> {
         Chore::Demo => demo::run(&root),
         Chore::Test { filter } => test::run(&root, filter.as_deref()),
         Chore::Tidy => tidy::run(&root),
+        Chore::Images => images::run(&root).map(drop),
         Chore::Codegen => codegen::run(&root),
     }
 }
