@@ -1,1 +1,102 @@
-//! See ARCHITECTURE.md.
+//! The life of sandboxes and containers: the CRI, implemented in process.
+//!
+//! A call comes in through [`api`], a file per group of verbs. What changes a sandbox or its containers is a message to
+//! the sandbox's owner ([`sandbox`]), a task that alone changes its state; what only looks reads the view that the owner
+//! publishes. The owner acquires and releases through the crates below (network, image, cgroup) and through the pod's
+//! supervisor ([`shim`]), which alone starts processes.
+//!
+//! ```text
+//!  api ──message──► sandbox::owner ──► sandbox::create / undo ──► network, cgroups, shim::process
+//!   │                    │       └───► container::…           ──► image, shim::client ⇢ hove-shim
+//!   └──reads── View ◄────┘ publishes ──► events
+//! ```
+//!
+//! Invariants:
+//! - Intent is recorded before anything is acquired ([`records`]); so [`recovery`] finds in the records all that a
+//!   killed daemon held, and either goes on with it or undoes it.
+//! - A failed creation, a stop, a removal and recovery share one undo ([`sandbox`]), which attempts everything.
+//! - Processes live on when the runtime ends, by whatever death. Its records are the truth about sandboxes, the shim's
+//!   about processes.
+//! - [`spec`] is pure: what a container will be is decided there, before anything of it exists.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod api;
+mod blocking;
+mod cgroups;
+mod clock;
+mod config;
+mod container;
+mod disk;
+mod error;
+mod events;
+mod exec;
+mod id;
+mod layout;
+mod node;
+mod records;
+mod recovery;
+mod registry;
+mod sandbox;
+mod shim;
+pub mod spec;
+mod status;
+mod streaming;
+
+use std::sync::{Arc, OnceLock};
+
+use cri::streaming::StreamingUrls;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use id::{ContainerId, SandboxId};
+pub use shim::ShimError;
+
+use cgroups::Cgroups;
+use events::Events;
+use layout::Layout;
+use node::Node;
+use registry::Registry;
+
+/// A CRI runtime. Dropping it ends its tasks and leaves the pods running; opened again, it takes them up.
+pub struct Runtime {
+    node: Arc<Node>,
+}
+
+impl Runtime {
+    /// Opens the runtime whose state is in `config.state` and recovers what it finds there. One per state directory:
+    /// the caller holds the lock. Must be called on a tokio runtime, whose tasks the owners of sandboxes are.
+    pub async fn open(
+        config: Config,
+        images: Arc<image::Store>,
+        network: Arc<network::Network>,
+    ) -> Result<Arc<Runtime>> {
+        let node = Arc::new(Node {
+            layout: Layout::new(&config.state),
+            cgroups: Cgroups::new(cgroup::Hierarchies::detect()?),
+            capabilities: container::own_capabilities()?,
+            config,
+            images,
+            network,
+            registry: Registry::default(),
+            events: Events::new(),
+            streaming: OnceLock::new(),
+            closing: CancellationToken::new(),
+        });
+        recovery::recover(&node).await?;
+        Ok(Arc::new(Runtime { node }))
+    }
+
+    /// Where clients of Exec, Attach and PortForward are sent from now on. The first call counts.
+    pub fn set_streaming_urls(&self, urls: Arc<dyn StreamingUrls>) {
+        let _ = self.node.streaming.set(urls);
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.node.closing.cancel();
+    }
+}

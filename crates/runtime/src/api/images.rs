@@ -1,0 +1,129 @@
+//! The image service, over the store.
+//!
+//! One identifier everywhere: an image's id is what PullImage returns and what a container's `image_ref` and `image_id`
+//! say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cri::v1::*;
+use cri::{Error, ErrorKind, Result};
+
+use crate::blocking::blocking;
+use crate::clock::now_ns;
+use crate::node::Node;
+
+pub(super) fn list(node: &Node, filter: Option<ImageFilter>) -> Vec<Image> {
+    match name(filter.and_then(|f| f.image)) {
+        Ok(name) => node.images.get(&name).map(|i| image(&i)).into_iter().collect(),
+        Err(_) => node.images.list().iter().map(|i| image(i)).collect(),
+    }
+}
+
+/// An image that is not there is no error; the answer has none.
+pub(super) fn status(node: &Node, request: ImageStatusRequest) -> Result<ImageStatusResponse> {
+    let name = name(request.image)?;
+    match node.images.get(&name) {
+        Ok(found) => Ok(ImageStatusResponse {
+            info: if request.verbose { info(&found) } else { BTreeMap::new() },
+            image: Some(image(&found)),
+        }),
+        Err(image::Error::NotFound { .. }) => Ok(ImageStatusResponse::default()),
+        Err(e) => Err(crate::Error::from(e).into()),
+    }
+}
+
+/// What is in the store need not be pulled. Registries come later.
+pub(super) fn pull(node: &Node, request: PullImageRequest) -> Result<PullImageResponse> {
+    let name = name(request.image)?;
+    match node.images.get(&name) {
+        Ok(image) => Ok(PullImageResponse {
+            image_ref: image.id.to_string(),
+        }),
+        Err(image::Error::NotFound { .. }) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "image {name} is not in the local store, and registries are not served yet: bring it in with `hove image import FILE`"
+            ),
+        )),
+        Err(e) => Err(crate::Error::from(e).into()),
+    }
+}
+
+/// The image goes with all of its names. What containers still stand on goes with the last of them.
+pub(super) async fn remove(node: &Arc<Node>, request: RemoveImageRequest) -> Result<RemoveImageResponse> {
+    let (name, images) = (name(request.image)?, node.images.clone());
+    let removed = blocking(move || {
+        let id = images.get(&name)?.id.to_string();
+        images.remove(&id, true)
+    });
+    match removed.await {
+        Ok(_) | Err(image::Error::NotFound { .. }) => Ok(RemoveImageResponse {}),
+        Err(e) => Err(crate::Error::from(e).into()),
+    }
+}
+
+pub(super) async fn fs_info(node: &Arc<Node>) -> Result<ImageFsInfoResponse> {
+    let images = node.images.clone();
+    let info = blocking(move || images.fs_info()).await.map_err(crate::Error::from)?;
+    let usage = |usage: image::Usage| FilesystemUsage {
+        timestamp: now_ns(),
+        fs_id: Some(FilesystemIdentifier {
+            mountpoint: info.mountpoint.to_string_lossy().into_owned(),
+        }),
+        used_bytes: Some(UInt64Value { value: usage.bytes }),
+        inodes_used: Some(UInt64Value { value: usage.inodes }),
+    };
+    Ok(ImageFsInfoResponse {
+        image_filesystems: vec![usage(info.images)],
+        container_filesystems: vec![usage(info.containers)],
+    })
+}
+
+fn name(spec: Option<ImageSpec>) -> Result<String> {
+    let name = spec.map(|s| s.image).unwrap_or_default();
+    if name.is_empty() {
+        Err(Error::invalid("image.image: the image's name is missing"))
+    } else {
+        Ok(name)
+    }
+}
+
+fn image(image: &image::Image) -> Image {
+    let id = image.id.to_string();
+    let (uid, username) = user(image);
+    Image {
+        repo_tags: image.tags.clone(),
+        repo_digests: image.digests.clone(),
+        size: image.size_bytes,
+        uid,
+        username,
+        spec: Some(ImageSpec {
+            image: id.clone(),
+            ..Default::default()
+        }),
+        pinned: false,
+        id,
+    }
+}
+
+/// The user of an image's configuration, without the group: a number or a name; root when it says none.
+fn user(image: &image::Image) -> (Option<Int64Value>, String) {
+    let user = image
+        .config
+        .config()
+        .as_ref()
+        .and_then(|c| c.user().clone())
+        .unwrap_or_default();
+    let user = user.split(':').next().unwrap_or_default();
+    match user.parse() {
+        Ok(value) => (Some(Int64Value { value }), String::new()),
+        Err(_) if user.is_empty() => (Some(Int64Value { value: 0 }), String::new()),
+        Err(_) => (None, user.into()),
+    }
+}
+
+fn info(image: &image::Image) -> BTreeMap<String, String> {
+    let info = serde_json::json!({ "importedAt": image.imported_at, "imageSpec": image.config });
+    BTreeMap::from([("info".to_owned(), info.to_string())])
+}

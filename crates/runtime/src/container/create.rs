@@ -1,0 +1,190 @@
+//! CreateContainer: everything that a container needs before it starts, and its undo.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cri::ErrorKind;
+use cri::v1::{ContainerConfig, ContainerEventType, ContainerMetadata};
+use image::Image;
+use tracing::{info, warn};
+
+use super::{Container, facts, signal};
+use crate::blocking::blocking;
+use crate::clock::now_ns;
+use crate::disk::{make_dir, remove_tree, write_json};
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::records::{ContainerIntent, ContainerRecord, Life};
+use crate::sandbox::{Phase, Sandbox};
+use crate::spec;
+
+impl Sandbox {
+    /// Makes a container. Repeated with the same name, attempt and configuration, before it was started, it returns the
+    /// same one: a client whose deadline has passed may ask again.
+    pub(crate) async fn create_container(&mut self, config: ContainerConfig) -> Result<ContainerId> {
+        self.must_be_ready("create a container in it")?;
+        let Some(metadata) = config.metadata.clone().filter(|m| !m.name.is_empty()) else {
+            return Err(cri::Error::invalid("metadata.name: a container needs a name").into());
+        };
+        if let Some(existing) = self.same_name(&metadata, &config)? {
+            return Ok(existing);
+        }
+        let image = self.image(&config).await?;
+        let id = ContainerId::random();
+        let spec = self.spec(&id, &config, &image)?;
+        let record = self.first_record(&id, config, &image)?;
+
+        let container = Container::new(record);
+        self.state.containers.insert(id.clone(), Arc::new(container));
+        match self.acquire(&id, &image, &spec).await {
+            Ok(()) => {
+                self.node().registry.add_container(&id, &self.state.record.id);
+                self.publish();
+                self.node()
+                    .events
+                    .tell(ContainerEventType::ContainerCreatedEvent, id.as_str(), &self.state);
+                info!(container = %id, name = metadata.name, attempt = metadata.attempt, "container is created");
+                Ok(id)
+            }
+            Err(error) => {
+                if let Err(failures) = self.discard_container(&id).await {
+                    warn!(container = %id, %failures, "a failed creation is not undone whole; removing the sandbox tries again");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What the container holds on the machine, each noted by the record before.
+    async fn acquire(&mut self, id: &ContainerId, image: &Image, spec: &oci_spec::runtime::Spec) -> Result<()> {
+        let dir = self.dir().container(id);
+        make_dir(dir.path())?;
+        self.save_container(id)?;
+        make_dir(&dir.rootfs())?;
+        write_json(&dir.spec(), spec)?;
+        if let Some(log_dir) = self.container(id)?.record.log.as_deref().and_then(Path::parent) {
+            std::fs::create_dir_all(log_dir).map_err(Error::file("make", log_dir))?;
+        }
+        let (images, key, image_id) = (self.node().images.clone(), id.clone(), image.id);
+        blocking(move || images.prepare(key.as_str(), &image_id)).await?;
+        self.with_container(id, |c| c.record.intent = ContainerIntent::Keep);
+        self.save_container(id)
+    }
+
+    /// The one undo of a container: all that it may hold is given back, whatever state it was in. Its processes have
+    /// ended before.
+    pub(crate) async fn discard_container(&mut self, id: &ContainerId) -> Result<()> {
+        let (images, key) = (self.node().images.clone(), id.clone());
+        match blocking(move || images.remove_snapshot(key.as_str())).await {
+            Ok(()) | Err(image::Error::SnapshotMissing { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+        remove_tree(self.dir().container(id).path())?;
+        self.state.containers.remove(id);
+        self.node().registry.remove_container(id);
+        self.publish();
+        Ok(())
+    }
+
+    /// A container of this name and attempt: the same one, if it is what the caller asks for and was not started.
+    fn same_name(&self, metadata: &ContainerMetadata, config: &ContainerConfig) -> Result<Option<ContainerId>> {
+        let mut named = self
+            .state
+            .containers
+            .values()
+            .filter(|c| c.record.config.metadata.as_ref() == Some(metadata));
+        let Some(holder) = named.next() else { return Ok(None) };
+        if holder.record.life == Life::Created && holder.record.config == *config {
+            return Ok(Some(holder.record.id.clone()));
+        }
+        Err(cri::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "container {} has the name {:?}, attempt {} in this sandbox: remove it, or use the next attempt",
+                holder.record.id, metadata.name, metadata.attempt
+            ),
+        )
+        .into())
+    }
+
+    async fn image(&self, config: &ContainerConfig) -> Result<Arc<Image>> {
+        let name = config.image.as_ref().map(|i| i.image.clone()).unwrap_or_default();
+        if name.is_empty() {
+            return Err(cri::Error::invalid("image.image: a container needs an image").into());
+        }
+        let images = self.node().images.clone();
+        Ok(blocking(move || images.get(&name)).await?)
+    }
+
+    fn spec(&self, id: &ContainerId, config: &ContainerConfig, image: &Image) -> Result<oci_spec::runtime::Spec> {
+        let facts = facts::gather(config, self.node())?;
+        let sandbox = &self.state.record;
+        Ok(spec::container(&spec::ContainerInputs {
+            id: id.as_str(),
+            config,
+            image: &image.config,
+            sandbox_id: sandbox.id.as_str(),
+            sandbox: &sandbox.config,
+            sandbox_dir: self.dir().path(),
+            netns: sandbox.netns.as_deref(),
+            hostname: &sandbox.hostname,
+            cgroup_parent: &sandbox.cgroup_parent,
+            facts: &facts,
+        })?)
+    }
+
+    fn first_record(&self, id: &ContainerId, config: ContainerConfig, image: &Image) -> Result<ContainerRecord> {
+        let stop_signal = signal::stop_signal(&config, &image.config)
+            .map_err(|word| cri::Error::invalid(format!("stop_signal: {word:?} is not a signal")))?;
+        Ok(ContainerRecord {
+            id: id.clone(),
+            sandbox_id: self.state.record.id.clone(),
+            intent: ContainerIntent::Create,
+            created_at_ns: now_ns(),
+            image_id: image.id.to_string(),
+            stop_signal,
+            log: log(&self.state.record.config.log_directory, &config.log_path),
+            resources: config.linux.as_ref().and_then(|l| l.resources.clone()),
+            config,
+            life: Life::Created,
+            user: None,
+        })
+    }
+
+    pub(crate) fn must_be_ready(&self, doing: &str) -> Result<()> {
+        match self.state.phase {
+            Phase::Ready => Ok(()),
+            _ => Err(cri::Error::new(
+                ErrorKind::FailedPrecondition,
+                format!("sandbox {} is not ready: can't {doing}", self.state.record.id),
+            )
+            .into()),
+        }
+    }
+
+    pub(crate) fn container(&self, id: &ContainerId) -> Result<&Arc<Container>> {
+        Ok(self
+            .state
+            .containers
+            .get(id)
+            .ok_or_else(|| cri::Error::not_found(format_args!("container {id}")))?)
+    }
+
+    pub(super) fn with_container(&mut self, id: &ContainerId, change: impl FnOnce(&mut Container)) {
+        if let Some(container) = self.state.containers.get_mut(id) {
+            change(Arc::make_mut(container));
+        }
+    }
+
+    pub(super) fn save_container(&self, id: &ContainerId) -> Result<()> {
+        Ok(record::save(
+            &self.dir().container(id).record(),
+            &self.container(id)?.record,
+        )?)
+    }
+}
+
+/// Where a container's output goes: relative to the pod's log directory; nowhere without both.
+fn log(directory: &str, path: &str) -> Option<PathBuf> {
+    (!directory.is_empty() && !path.is_empty()).then(|| Path::new(directory).join(path))
+}

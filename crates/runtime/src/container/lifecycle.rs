@@ -1,0 +1,271 @@
+//! StartContainer, signals, UpdateContainerResources, RemoveContainer: what the owner does to a container that is there.
+
+use cri::ErrorKind;
+use cri::v1::{ContainerEventType, LinuxContainerResources};
+use image::Overlay;
+use tracing::{info, warn};
+
+use super::START_ERROR;
+use crate::blocking::blocking;
+use crate::clock::now_ns;
+use crate::disk::{make_fifo, read_spec, write_json};
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::records::{ContainerIntent, Exit, Life};
+use crate::sandbox::Sandbox;
+use crate::shim::{RootMount, ShimClient, ShimError, TaskStreams};
+use crate::spec;
+
+impl Sandbox {
+    /// StartContainer. A container that can't be started has ended: code 128, StartError, and why.
+    pub(crate) async fn start_container(&mut self, id: &ContainerId) -> Result<()> {
+        let container = self.container(id)?.clone();
+        if container.record.life != Life::Created {
+            return Err(wrong_state(id, "start", "it was started before; a container runs once"));
+        }
+        self.must_be_ready("start a container in it")?;
+        let shim = self.shim()?;
+        // Recorded before the shim is asked: after a crash in between, the shim's word decides.
+        self.with_container(id, |c| c.record.life = Life::Running { started_at_ns: 0 });
+        self.save_container(id)?;
+        let started = self.run_first_process(&shim, id).await;
+        match started {
+            Ok(()) => {
+                info!(container = %id, "container is started");
+                Ok(())
+            }
+            Err(error) => {
+                self.failed_to_start(&shim, id, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_first_process(&mut self, shim: &ShimClient, id: &ContainerId) -> Result<()> {
+        let (images, key) = (self.node().images.clone(), id.clone());
+        let overlay = blocking(move || images.overlay(key.as_str())).await?;
+        let dir = self.dir().container(id);
+        let streams = self.streams(id)?;
+        shim.create_task(id.as_str(), dir.path(), &[root_mount(&overlay)], streams)
+            .await?;
+        shim.start(id.as_str(), "").await?;
+        // The start is also told by the stream of events; but who has got the answer to StartContainer may ask for the
+        // status at once, and must find the process there.
+        let state = shim.state().await?;
+        self.take_in(&state);
+        Ok(())
+    }
+
+    fn streams(&self, id: &ContainerId) -> Result<TaskStreams> {
+        let container = self.container(id)?;
+        let config = &container.record.config;
+        let log = container
+            .record
+            .log
+            .as_ref()
+            .map(|path| format!("cri://{}", path.display()))
+            .unwrap_or_default();
+        let stdin = self.dir().container(id).path().join("stdin");
+        if config.stdin {
+            make_fifo(&stdin)?;
+        }
+        Ok(TaskStreams {
+            terminal: config.tty,
+            stdin: if config.stdin {
+                stdin.to_string_lossy().into_owned()
+            } else {
+                String::new()
+            },
+            log,
+        })
+    }
+
+    async fn failed_to_start(&mut self, shim: &ShimClient, id: &ContainerId, error: &Error) {
+        match shim.delete(id.as_str(), "").await {
+            Err(e) if !e.is_not_found() => warn!(container = %id, error = %e, "the failed task remains in the shim"),
+            _ => {}
+        }
+        let message = error.to_string();
+        self.change_container(id, |c| {
+            c.end(Exit {
+                // The CRI has no word for “never”; kubelet takes a container that ended for one that was started.
+                started_at_ns: 0,
+                finished_at_ns: now_ns(),
+                exit_code: START_ERROR,
+                reason: "StartError".into(),
+                message,
+            });
+        });
+        self.node()
+            .events
+            .tell(ContainerEventType::ContainerStoppedEvent, id.as_str(), &self.state);
+    }
+
+    /// A signal for a container that runs. One that has ended meanwhile needs none.
+    pub(crate) async fn signal_container(&mut self, id: &ContainerId, signal: i32, all: bool) -> Result<()> {
+        let container = self.container(id)?.clone();
+        if !container.is_running() {
+            return Ok(());
+        }
+        if container.unattended {
+            return self.kill_unattended(id).await;
+        }
+        match self.shim()?.kill(id.as_str(), "", signal, all).await {
+            Err(e) if !e.is_not_found() => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Without a shim there is no one who could tell the container's first process from the rest, or see it end: all of
+    /// it is killed.
+    async fn kill_unattended(&mut self, id: &ContainerId) -> Result<()> {
+        let path = format!("{}/{id}", self.state.record.cgroup_parent.trim_end_matches('/'));
+        let node = self.node().clone();
+        blocking(move || match cgroup::Cgroup::open(node.cgroups.hierarchies(), &path) {
+            Ok(cgroup) => cgroup.kill(),
+            Err(cgroup::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e),
+        })
+        .await?;
+        self.change_container(id, |c| {
+            c.end_unseen(now_ns(), "killed while the pod's supervisor was gone")
+        });
+        self.node()
+            .events
+            .tell(ContainerEventType::ContainerStoppedEvent, id.as_str(), &self.state);
+        Ok(())
+    }
+
+    /// UpdateContainerResources: the kernel's limits first, then the record, so that the status never claims what isn't.
+    pub(crate) async fn update_container(
+        &mut self,
+        id: &ContainerId,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        let container = self.container(id)?.clone();
+        if container.is_exited() {
+            return Err(wrong_state(id, "update", "it has ended"));
+        }
+        if container.is_running() {
+            let swap_accounting = self.node().cgroups.hierarchies().swap_accounting();
+            self.shim()?
+                .update(id.as_str(), &spec::resources(&resources, swap_accounting))
+                .await?;
+        } else {
+            self.rewrite_resources(id, &resources)?;
+        }
+        self.with_container(id, |c| {
+            c.record.resources = Some(merged(c.record.resources.take(), resources))
+        });
+        self.save_container(id)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Of a container that was not started the limits stand in its spec.
+    fn rewrite_resources(&self, id: &ContainerId, resources: &LinuxContainerResources) -> Result<()> {
+        let path = self.dir().container(id).spec();
+        let mut spec = read_spec(&path)?;
+        let swap_accounting = self.node().cgroups.hierarchies().swap_accounting();
+        let mut limits = spec::resources(resources, swap_accounting);
+        if let Some(linux) = spec.linux_mut() {
+            limits.set_devices(linux.resources().as_ref().and_then(|r| r.devices().clone()));
+            linux.set_resources(Some(limits));
+        }
+        write_json(&path, &spec)
+    }
+
+    /// RemoveContainer of one that does not run (the caller has stopped it).
+    pub(crate) async fn remove_container(&mut self, id: &ContainerId) -> Result<()> {
+        let Some(container) = self.state.containers.get(id).cloned() else {
+            return Ok(());
+        };
+        if container.is_running() {
+            return Err(wrong_state(id, "remove", "it runs"));
+        }
+        self.with_container(id, |c| c.record.intent = ContainerIntent::Remove);
+        self.save_container(id)?;
+        if let Some(shim) = self.state.shim.clone()
+            && container.is_exited()
+        {
+            match shim.delete(id.as_str(), "").await {
+                Err(e) if !e.is_not_found() && !e.is_gone() => return Err(e.into()),
+                _ => {}
+            }
+        }
+        self.remove_own_cgroup(id).await?;
+        self.discard_container(id).await?;
+        self.node()
+            .events
+            .tell(ContainerEventType::ContainerDeletedEvent, id.as_str(), &self.state);
+        info!(container = %id, "container is removed");
+        Ok(())
+    }
+
+    /// The shim takes it away with the task; this is for what a shim that has died left.
+    async fn remove_own_cgroup(&self, id: &ContainerId) -> Result<()> {
+        let path = format!("{}/{id}", self.state.record.cgroup_parent.trim_end_matches('/'));
+        let node = self.node().clone();
+        let removed = blocking(move || match cgroup::Cgroup::open(node.cgroups.hierarchies(), &path) {
+            Ok(cgroup) => cgroup.remove(),
+            Err(cgroup::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e),
+        });
+        Ok(removed.await?)
+    }
+
+    fn shim(&self) -> Result<ShimClient> {
+        self.state.shim.clone().ok_or_else(|| {
+            ShimError::Gone {
+                call: "connect",
+                reason: "it has ended".into(),
+            }
+            .into()
+        })
+    }
+}
+
+/// The root of a container, as overlayfs mounts it.
+fn root_mount(overlay: &Overlay) -> RootMount {
+    let lower: Vec<_> = overlay.lower.iter().map(|p| p.to_string_lossy()).collect();
+    RootMount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        options: vec![
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", overlay.upper.display()),
+            format!("workdir={}", overlay.work.display()),
+        ],
+    }
+}
+
+/// An update says only what changes: what it leaves at zero stays.
+fn merged(old: Option<LinuxContainerResources>, new: LinuxContainerResources) -> LinuxContainerResources {
+    let Some(old) = old else { return new };
+    let number = |old: i64, new: i64| if new == 0 { old } else { new };
+    let text = |old: String, new: String| if new.is_empty() { old } else { new };
+    LinuxContainerResources {
+        cpu_period: number(old.cpu_period, new.cpu_period),
+        cpu_quota: number(old.cpu_quota, new.cpu_quota),
+        cpu_shares: number(old.cpu_shares, new.cpu_shares),
+        memory_limit_in_bytes: number(old.memory_limit_in_bytes, new.memory_limit_in_bytes),
+        oom_score_adj: number(old.oom_score_adj, new.oom_score_adj),
+        cpuset_cpus: text(old.cpuset_cpus, new.cpuset_cpus),
+        cpuset_mems: text(old.cpuset_mems, new.cpuset_mems),
+        hugepage_limits: if new.hugepage_limits.is_empty() {
+            old.hugepage_limits
+        } else {
+            new.hugepage_limits
+        },
+        unified: old.unified.into_iter().chain(new.unified).collect(),
+        memory_swap_limit_in_bytes: number(old.memory_swap_limit_in_bytes, new.memory_swap_limit_in_bytes),
+    }
+}
+
+fn wrong_state(id: &ContainerId, verb: &str, why: &str) -> Error {
+    cri::Error::new(
+        ErrorKind::FailedPrecondition,
+        format!("can't {verb} container {id}: {why}"),
+    )
+    .into()
+}

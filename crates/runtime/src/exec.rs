@@ -1,0 +1,287 @@
+//! A further process in a container: started by the shim, its streams FIFOs that only root can open.
+//!
+//! Both ends of each FIFO are open here before the shim is asked, so that neither side waits for the other to open it, and
+//! so that output has no “end” but the process's: what a background child still holds open delays nobody. After the
+//! process has ended, what is left in the FIFO is read, and that was all.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use cri::ErrorKind;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::disk::{make_dir, make_fifo, read_spec};
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::node::Node;
+use crate::shim::{ExecStreams, ShimClient};
+use crate::spec;
+
+/// Bytes moved at a time.
+const BUFFER_BYTES: usize = 32 << 10;
+
+/// What is read at most after the process has ended: as much as a FIFO can hold (/proc/sys/fs/pipe-max-size). Whatever
+/// comes after that is written by someone else.
+const DRAIN_BYTES: usize = 1 << 20;
+
+/// Which streams an exec has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Streams {
+    pub(crate) terminal: bool,
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+}
+
+/// A running exec. Dropped before [`Exec::wait`] has answered, it is killed, with all that it has started.
+pub(crate) struct Exec {
+    task: Task,
+    pub(crate) stdin: Option<pipe::Sender>,
+    pub(crate) stdout: Option<pipe::Receiver>,
+    pub(crate) stderr: Option<pipe::Receiver>,
+}
+
+impl Exec {
+    /// Starts `command` in a container that runs.
+    pub(crate) async fn start(node: &Node, container: &str, command: &[String], streams: Streams) -> Result<Exec> {
+        if command.first().is_none_or(String::is_empty) {
+            return Err(cri::Error::invalid("cmd: a command is missing").into());
+        }
+        let (id, sandbox) = node.registry.container(container)?;
+        let view = sandbox.view();
+        let running = view
+            .containers
+            .get(&id)
+            .is_some_and(|c| c.is_running() && !c.unattended);
+        let (true, Some(shim)) = (running, view.shim.clone()) else {
+            return Err(cri::Error::new(ErrorKind::FailedPrecondition, format!("container {id} does not run")).into());
+        };
+        let dir = node.layout.sandbox(&sandbox.id).container(&id);
+        let spec = read_spec(&dir.spec())?;
+        let first = spec.process().clone().unwrap_or_default();
+        let exec_id = ContainerId::random().to_string();
+        let task = Task {
+            shim,
+            dir: dir.exec(&exec_id),
+            container: id,
+            exec_id,
+            ended: false,
+        };
+        task.start(&spec::exec(&first, command, streams.terminal), streams)
+            .await
+    }
+
+    /// Its exit code, once it has ended. Then nothing of it is left in the shim or on disk.
+    pub(crate) async fn wait(mut self) -> Result<i32> {
+        let code = self
+            .task
+            .shim
+            .wait(self.task.container.as_str(), &self.task.exec_id)
+            .await?;
+        self.task.ended = true;
+        self.task.forget().await;
+        Ok(code.cast_signed())
+    }
+
+    /// Changes the terminal's size. One that has ended needs none.
+    pub(crate) fn resizer(&self) -> Resizer {
+        Resizer {
+            shim: self.task.shim.clone(),
+            container: self.task.container.clone(),
+            exec_id: self.task.exec_id.clone(),
+        }
+    }
+}
+
+/// What can still be done to an exec while it is waited for.
+#[derive(Clone)]
+pub(crate) struct Resizer {
+    shim: ShimClient,
+    container: ContainerId,
+    exec_id: String,
+}
+
+impl Resizer {
+    pub(crate) async fn resize(&self, width: u16, height: u16) {
+        if let Err(error) = self
+            .shim
+            .resize(self.container.as_str(), &self.exec_id, width, height)
+            .await
+            && !error.is_not_found()
+        {
+            warn!(container = %self.container, %error, "the terminal keeps its size");
+        }
+    }
+
+    pub(crate) async fn close_stdin(&self) {
+        // One that has ended reads no more; a shim that has gone closes everything.
+        let _ = self.shim.close_stdin(self.container.as_str(), &self.exec_id).await;
+    }
+}
+
+/// An exec as the shim knows it, and its directory.
+struct Task {
+    shim: ShimClient,
+    container: ContainerId,
+    exec_id: String,
+    dir: PathBuf,
+    ended: bool,
+}
+
+impl Task {
+    async fn start(self, process: &oci_spec::runtime::Process, streams: Streams) -> Result<Exec> {
+        if let Some(execs) = self.dir.parent() {
+            make_dir(execs)?;
+        }
+        make_dir(&self.dir)?;
+        let stdin = streams.stdin.then(|| self.fifo("stdin")).transpose()?;
+        let stdout = streams.stdout.then(|| self.fifo("stdout")).transpose()?;
+        let stderr = (streams.stderr && !streams.terminal)
+            .then(|| self.fifo("stderr"))
+            .transpose()?;
+        let path = |fifo: &Option<PathBuf>| {
+            fifo.as_deref()
+                .map(|p| p.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        };
+        let paths = ExecStreams {
+            terminal: streams.terminal,
+            stdin: path(&stdin),
+            stdout: path(&stdout),
+            stderr: path(&stderr),
+        };
+        let exec = Exec {
+            stdin: stdin
+                .map(|p| both_ends().open_sender(&p).map_err(Error::file("open", &p)))
+                .transpose()?,
+            stdout: stdout
+                .map(|p| both_ends().open_receiver(&p).map_err(Error::file("open", &p)))
+                .transpose()?,
+            stderr: stderr
+                .map(|p| both_ends().open_receiver(&p).map_err(Error::file("open", &p)))
+                .transpose()?,
+            task: self,
+        };
+        let task = &exec.task;
+        task.shim
+            .exec(task.container.as_str(), &task.exec_id, process, paths)
+            .await?;
+        task.shim.start(task.container.as_str(), &task.exec_id).await?;
+        Ok(exec)
+    }
+
+    fn fifo(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        make_fifo(&path)?;
+        Ok(path)
+    }
+
+    async fn forget(&self) {
+        forget(&self.shim, &self.container, &self.exec_id, &self.dir).await;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let (shim, container) = (self.shim.clone(), self.container.clone());
+        let (exec_id, dir) = (std::mem::take(&mut self.exec_id), std::mem::take(&mut self.dir));
+        tokio::spawn(async move {
+            const SIGKILL: i32 = 9;
+            // It may have ended meanwhile, or never have started; then there is nothing to kill or to wait for.
+            if shim.kill(container.as_str(), &exec_id, SIGKILL, true).await.is_ok() {
+                let _ = shim.wait(container.as_str(), &exec_id).await;
+            }
+            forget(&shim, &container, &exec_id, &dir).await;
+        });
+    }
+}
+
+async fn forget(shim: &ShimClient, container: &ContainerId, exec_id: &str, dir: &Path) {
+    match shim.delete(container.as_str(), exec_id).await {
+        Err(error) if !error.is_not_found() && !error.is_gone() => {
+            warn!(%container, exec = exec_id, %error, "the exec remains in the shim");
+        }
+        _ => {}
+    }
+    if let Err(error) = std::fs::remove_dir_all(dir)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(%container, %error, "{} remains", dir.display());
+    }
+}
+
+fn both_ends() -> pipe::OpenOptions {
+    let mut options = pipe::OpenOptions::new();
+    options.read_write(true);
+    options
+}
+
+/// Moves what a process writes, until it has ended and everything is read. Flushes at the end.
+pub(crate) async fn pump_output(
+    from: Option<pipe::Receiver>,
+    to: Option<&mut (impl AsyncWrite + Unpin + ?Sized)>,
+    ended: &CancellationToken,
+) -> io::Result<()> {
+    let (Some(mut from), Some(to)) = (from, to) else {
+        return Ok(());
+    };
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        tokio::select! {
+            read = from.read(&mut buffer) => to.write_all(&buffer[..read?]).await?,
+            () = ended.cancelled() => break,
+        }
+    }
+    let mut drained = 0;
+    while drained < DRAIN_BYTES {
+        match from.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => {
+                to.write_all(&buffer[..read]).await?;
+                drained += read;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) => return Err(e),
+        }
+    }
+    to.flush().await
+}
+
+/// Keeps the first bytes of a stream and lets the rest pass.
+pub(crate) struct Capped {
+    pub(crate) bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Capped {
+    pub(crate) fn new(limit: usize) -> Self {
+        Capped {
+            bytes: Vec::new(),
+            limit,
+        }
+    }
+}
+
+impl AsyncWrite for Capped {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let room = self.limit - self.bytes.len();
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,106 @@
+//! Where the runtime keeps what dies with the boot.
+//!
+//! ```text
+//! STATE/sandboxes/SANDBOX/
+//!     sandbox.json               the runtime's record
+//!     config.json                pause's OCI spec
+//!     shim.sock shim.log         the shim's socket, its standard error
+//!     hostname hosts resolv.conf bound into each container
+//!     shm/                       the pod's /dev/shm, a tmpfs
+//!     containers/CONTAINER/
+//!         container.json         the runtime's record
+//!         config.json            the container's OCI spec
+//!         rootfs/                where the root is mounted, inside the container's mount namespace only
+//!         execs/EXEC/            FIFOs of one exec
+//! ```
+//!
+//! What else lies there is the shim's.
+
+use std::path::{Path, PathBuf};
+
+use crate::id::{ContainerId, SandboxId};
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    state: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(state: &Path) -> Self {
+        Layout { state: state.into() }
+    }
+
+    /// Where the sandboxes are.
+    pub(crate) fn sandboxes(&self) -> PathBuf {
+        self.state.join("sandboxes")
+    }
+
+    pub(crate) fn sandbox(&self, id: &SandboxId) -> SandboxDir {
+        SandboxDir(self.sandboxes().join(id.as_str()))
+    }
+}
+
+/// A sandbox's directory.
+#[derive(Debug, Clone)]
+pub(crate) struct SandboxDir(pub(crate) PathBuf);
+
+impl SandboxDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn record(&self) -> PathBuf {
+        self.0.join("sandbox.json")
+    }
+
+    pub(crate) fn spec(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.join("shim.sock")
+    }
+
+    pub(crate) fn shim_log(&self) -> PathBuf {
+        self.0.join("shim.log")
+    }
+
+    pub(crate) fn shm(&self) -> PathBuf {
+        self.0.join("shm")
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.0.join("containers")
+    }
+
+    pub(crate) fn container(&self, id: &ContainerId) -> ContainerDir {
+        ContainerDir(self.containers().join(id.as_str()))
+    }
+}
+
+/// A container's directory: the bundle that the shim is given.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerDir(pub(crate) PathBuf);
+
+impl ContainerDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn record(&self) -> PathBuf {
+        self.0.join("container.json")
+    }
+
+    pub(crate) fn spec(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.0.join("rootfs")
+    }
+
+    pub(crate) fn exec(&self, exec_id: &str) -> PathBuf {
+        self.0.join("execs").join(exec_id)
+    }
+}

@@ -1,0 +1,30 @@
+//! What all owners of sandboxes share: the configuration, the stores below, and the table of who is there.
+
+use std::sync::{Arc, OnceLock};
+
+use cri::streaming::StreamingUrls;
+use oci_spec::runtime::Capabilities;
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroups::Cgroups;
+use crate::config::Config;
+use crate::events::Events;
+use crate::layout::Layout;
+use crate::registry::Registry;
+
+/// A node's parts, as its sandboxes' owners and its services see them.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
+    pub(crate) images: Arc<image::Store>,
+    pub(crate) network: Arc<network::Network>,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) registry: Registry,
+    pub(crate) events: Events,
+    /// Set once the streaming server listens.
+    pub(crate) streaming: OnceLock<Arc<dyn StreamingUrls>>,
+    /// What this process itself may do: a container can't be given more.
+    pub(crate) capabilities: Capabilities,
+    /// Cancelled when the runtime is dropped: owners end, pods go on.
+    pub(crate) closing: CancellationToken,
+}

@@ -1,0 +1,206 @@
+//! After a start: every sandbox that has a record is taken up again, or taken down; what no record knows is released.
+//! Nothing that is found keeps the runtime from starting.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tracing::{error, info, warn};
+
+use crate::blocking::blocking;
+use crate::container::Container;
+use crate::disk::remove_tree;
+use crate::error::{Error, Result};
+use crate::id::{ContainerId, SandboxId};
+use crate::node::Node;
+use crate::records::{ContainerIntent, ContainerRecord, Intent, SandboxRecord};
+use crate::sandbox::{Phase, Sandbox, Step, release_orphan, remove_sandbox_dir};
+use crate::shim::ShimClient;
+
+/// What `record::quarantine` puts behind a name.
+const QUARANTINED: &str = ".quarantined-";
+
+/// Recovers all of them, side by side: one that takes its time delays no other.
+pub(crate) async fn recover(node: &Arc<Node>) -> Result<()> {
+    let ids = sandbox_ids(&node.layout.sandboxes())?;
+    join_all(ids.iter().map(|id| recover_one(node, id))).await;
+    release_orphans(node).await;
+    Ok(())
+}
+
+fn sandbox_ids(dir: &Path) -> Result<Vec<SandboxId>> {
+    fs::create_dir_all(dir).map_err(Error::file("make", dir))?;
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::file("read", dir))? {
+        let name = entry.map_err(Error::file("read", dir))?.file_name();
+        match name.to_str() {
+            Some(name) if !name.contains(QUARANTINED) => ids.push(SandboxId::from(name)),
+            _ => {}
+        }
+    }
+    Ok(ids)
+}
+
+async fn recover_one(node: &Arc<Node>, id: &SandboxId) {
+    let dir = node.layout.sandbox(id);
+    let recovered = match record::load::<SandboxRecord>(&dir.record()) {
+        Ok(record) => {
+            take_up(node, record).await;
+            return;
+        }
+        Err(record::Error::Foreign { .. }) => {
+            info!(sandbox = %id, "the machine was restarted since; its directory is removed");
+            release_orphan(node, id).await.and_then(|()| remove_sandbox_dir(&dir))
+        }
+        Err(error @ record::Error::Version { .. }) => {
+            error!(sandbox = %id, %error, "left alone");
+            return;
+        }
+        // Nothing is acquired before the first record is there, and nothing is left once it is removed.
+        Err(record::Error::Missing { .. }) if is_bare(dir.path()) => remove_tree(dir.path()),
+        Err(error) => quarantine(node, id, &error.into()).await,
+    };
+    if let Err(error) = recovered {
+        error!(sandbox = %id, %error, "can't be recovered");
+    }
+}
+
+/// Goes on where the record says the sandbox was.
+async fn take_up(node: &Arc<Node>, record: SandboxRecord) {
+    let intent = record.intent;
+    node.cgroups
+        .adopt(&record.cgroup_parent, &record.id, &record.cgroups_made);
+    node.cgroups
+        .adopt(&node.config.shims_cgroup(), &record.id, &record.cgroups_made);
+    let phase = if intent == Intent::Run {
+        Phase::Ready
+    } else {
+        Phase::NotReady
+    };
+    let mut sandbox = Sandbox::new(node.clone(), record, phase);
+    let unfinished = load_containers(&mut sandbox);
+    let id = sandbox.state.record.id.clone();
+    let done = match intent {
+        Intent::Run => sandbox.resume().await,
+        Intent::Stop => sandbox.undo_to(Step::Reserved).await,
+        Intent::Create | Intent::Remove => match sandbox.undo_all().await {
+            Ok(()) => {
+                info!(sandbox = %id, ?intent, "found half-way, taken down");
+                return;
+            }
+            Err(e) => Err(e),
+        },
+    };
+    if let Err(error) = done {
+        error!(sandbox = %id, %error, "not recovered whole; it is not ready, and removing it tries again");
+        sandbox.give_up_ready();
+    }
+    for container in unfinished {
+        if let Err(error) = sandbox.discard_container(&container).await {
+            error!(%container, %error, "a half-made container is not undone whole");
+        }
+    }
+    enter(node, sandbox);
+}
+
+fn enter(node: &Node, sandbox: Sandbox) {
+    let state = &sandbox.state;
+    let name = state.record.config.metadata.clone().unwrap_or_default();
+    node.registry
+        .enter((&name).into(), sandbox.handle(), state.containers.keys().cloned());
+    info!(sandbox = %state.record.id, containers = state.containers.len(), phase = ?state.phase, "recovered");
+    sandbox.publish();
+    sandbox.spawn();
+}
+
+/// Reads the containers' records; those that were being made or removed are returned.
+fn load_containers(sandbox: &mut Sandbox) -> Vec<ContainerId> {
+    let mut unfinished = Vec::new();
+    for id in container_ids(&sandbox.dir().containers()) {
+        let path = sandbox.dir().container(&id).record();
+        match record::load::<ContainerRecord>(&path) {
+            Ok(record) => {
+                if record.intent != ContainerIntent::Keep {
+                    unfinished.push(id.clone());
+                }
+                sandbox.state.containers.insert(id, Arc::new(Container::new(record)));
+            }
+            Err(record::Error::Missing { .. }) => {
+                if let Err(error) = remove_tree(sandbox.dir().container(&id).path()) {
+                    warn!(container = %id, %error, "a container's empty directory remains");
+                }
+            }
+            Err(error) => {
+                error!(container = %id, %error, "set aside");
+                if let Err(error) = record::quarantine(&path) {
+                    error!(container = %id, %error, "a broken record can't be set aside");
+                }
+            }
+        }
+    }
+    unfinished
+}
+
+fn container_ids(dir: &Path) -> Vec<ContainerId> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| Some(ContainerId::from(e.file_name().to_str()?)))
+        .collect()
+}
+
+/// Takes down what can be found of a sandbox whose record can't be read, and sets its directory aside for a person.
+async fn quarantine(node: &Arc<Node>, id: &SandboxId, why: &Error) -> Result<()> {
+    let dir = node.layout.sandbox(id);
+    error!(sandbox = %id, error = %why, "the sandbox's record can't be used; what it holds is released, its directory is set aside");
+    if let Ok(shim) = ShimClient::connect(&dir.socket()).await {
+        // Whether it obeys or not, there is nothing more that could be known about it.
+        let _ = shim.stop_sandbox(id.as_str()).await;
+        let _ = shim.shutdown_sandbox(id.as_str()).await;
+    }
+    release_orphan(node, id).await?;
+    record::quarantine(dir.path())?;
+    Ok(())
+}
+
+/// Whether a directory holds nothing but other empty ones.
+fn is_bare(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| {
+        entries.all(|e| e.is_ok_and(|e| e.file_type().is_ok_and(|t| t.is_dir()) && is_bare(&e.path())))
+    })
+}
+
+/// Releases namespaces, addresses and snapshots that belong to nobody.
+async fn release_orphans(node: &Arc<Node>) {
+    let (sandboxes, containers) = ids_on_disk(node);
+    let (network, images) = (node.network.clone(), node.images.clone());
+    let (networks, snapshots) = blocking(move || (network.remaining(), images.snapshots())).await;
+    for remainder in networks {
+        let (network::Remainder::Namespace(id) | network::Remainder::Attachment(id)) = remainder;
+        if !sandboxes.contains(&id) {
+            warn!(sandbox = %id, "its network belongs to nobody; released");
+            if let Err(error) = release_orphan(node, &SandboxId::from(id.as_str())).await {
+                error!(sandbox = %id, %error, "its network can't be released");
+            }
+        }
+    }
+    for key in snapshots.into_iter().filter(|key| !containers.contains(key)) {
+        warn!(snapshot = %key, "belongs to nobody; removed");
+        let images = node.images.clone();
+        let name = key.clone();
+        if let Err(error) = blocking(move || images.remove_snapshot(&name)).await {
+            error!(snapshot = %key, %error, "can't be removed");
+        }
+    }
+}
+
+/// The names of all sandboxes and containers that have a directory, those too whose records can't be read.
+fn ids_on_disk(node: &Node) -> (BTreeSet<String>, BTreeSet<String>) {
+    let ids = sandbox_ids(&node.layout.sandboxes()).unwrap_or_default();
+    let containers = ids
+        .iter()
+        .flat_map(|id| container_ids(&node.layout.sandbox(id).containers()));
+    let containers = containers.map(|c| c.to_string()).collect();
+    (ids.iter().map(ToString::to_string).collect(), containers)
+}

@@ -1,0 +1,413 @@
+//! The owner of a sandbox: the only task that changes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::v1::{ContainerEventType, NamespaceMode};
+use shim_api::shim::{self, Kind, ProcessState};
+use tokio::sync::{mpsc, watch};
+use tracing::{Instrument, debug, error, info, warn};
+
+use super::handle::{MAILBOX, Reply};
+use super::{Handle, Message, Phase, Step, View};
+use crate::container::{Change, Container};
+use crate::error::Result;
+use crate::id::ContainerId;
+use crate::layout::SandboxDir;
+use crate::node::Node;
+use crate::records::{Intent, ProcessName, SandboxRecord};
+use crate::shim::{Events, ShimClient, ShimProcess};
+
+/// How often the undo of a failed creation is tried again before it is left to the next start's recovery, and the first
+/// pause between two tries, which doubles.
+const UNDO_RETRIES: u32 = 5;
+const UNDO_PAUSE: Duration = Duration::from_secs(1);
+
+/// A sandbox, as its owner has it.
+pub(crate) struct Sandbox {
+    pub(super) node: Arc<Node>,
+    pub(super) dir: SandboxDir,
+    pub(crate) state: View,
+    pub(super) process: Option<ShimProcess>,
+    mailbox: mpsc::Sender<Message>,
+    messages: mpsc::Receiver<Message>,
+    published: watch::Sender<Arc<View>>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(node: Arc<Node>, record: SandboxRecord, phase: Phase) -> Self {
+        let dir = node.layout.sandbox(&record.id);
+        let state = View::new(record, phase);
+        let (mailbox, messages) = mpsc::channel(MAILBOX);
+        let published = watch::Sender::new(Arc::new(state.clone()));
+        Sandbox {
+            node,
+            dir,
+            state,
+            process: None,
+            mailbox,
+            messages,
+            published,
+        }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        Handle::new(
+            self.state.record.id.clone(),
+            self.mailbox.clone(),
+            self.published.subscribe(),
+        )
+    }
+
+    /// Makes a new sandbox, in a task of its own: the caller's deadline does not abort it.
+    pub(crate) fn spawn_creation(self) {
+        let span = tracing::info_span!("sandbox", id = %self.state.record.id);
+        tokio::spawn(async move { self.make_and_live().await }.instrument(span));
+    }
+
+    /// Goes on with a sandbox that was found after a restart.
+    pub(crate) fn spawn(self) {
+        let span = tracing::info_span!("sandbox", id = %self.state.record.id);
+        tokio::spawn(async move { self.live().await }.instrument(span));
+    }
+
+    async fn make_and_live(mut self) {
+        match self.make().await {
+            Ok(()) => {
+                self.set_phase(Phase::Ready);
+                self.tell(ContainerEventType::ContainerCreatedEvent);
+                self.tell(ContainerEventType::ContainerStartedEvent);
+                info!(ips = ?self.state.record.ips, "sandbox is ready");
+                self.live().await;
+            }
+            Err(error) => {
+                info!(%error, "sandbox can't be made; undoing it");
+                self.give_up(error.into()).await;
+            }
+        }
+    }
+
+    /// Undoes a failed creation. The name is free as soon as everything was attempted; what resisted is tried again.
+    async fn give_up(mut self, error: cri::Error) {
+        let mut undone = self.undo_all().await;
+        self.node.registry.remove_sandbox(&self.state.record.id);
+        self.set_phase(Phase::Failed(error));
+        let mut pause = UNDO_PAUSE;
+        for _ in 0..UNDO_RETRIES {
+            let Err(failures) = undone else { return };
+            warn!(%failures, "a failed creation is not undone whole; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause *= 2,
+                () = self.node.closing.cancelled() => return,
+            }
+            undone = self.undo_all().await;
+        }
+        if let Err(failures) = undone {
+            error!(%failures, "a failed creation can't be undone whole; the next start tries again");
+        }
+    }
+
+    /// Answers messages until the sandbox is gone or the runtime closes.
+    async fn live(mut self) {
+        let closing = self.node.closing.clone();
+        while !matches!(self.state.phase, Phase::Removed) {
+            let message = tokio::select! {
+                biased;
+                () = closing.cancelled() => return,
+                message = self.messages.recv() => message,
+            };
+            // The owner holds a sender itself, so the channel stays open.
+            let Some(message) = message else { return };
+            self.act(message).await;
+        }
+    }
+
+    async fn act(&mut self, message: Message) {
+        match message {
+            Message::Stop(reply) => {
+                let done = self.stop().await;
+                answer(reply, done);
+            }
+            Message::Remove(reply) => {
+                let done = self.remove().await;
+                answer(reply, done);
+            }
+            Message::CreateContainer(config, reply) => {
+                let done = self.create_container(*config).await;
+                answer(reply, done);
+            }
+            Message::StartContainer(id, reply) => {
+                let done = self.start_container(&id).await;
+                answer(reply, done);
+            }
+            Message::SignalContainer { id, signal, all, reply } => {
+                let done = self.signal_container(&id, signal, all).await;
+                answer(reply, done);
+            }
+            Message::UpdateContainer(id, resources, reply) => {
+                let done = self.update_container(&id, *resources).await;
+                answer(reply, done);
+            }
+            Message::RemoveContainer(id, reply) => {
+                let done = self.remove_container(&id).await;
+                answer(reply, done);
+            }
+            Message::Happened(event) => self.happened(&event),
+            Message::ShimGone => self.shim_gone(),
+        }
+    }
+
+    /// StopPodSandbox: nothing runs, nothing is held but names, records and what containers have written.
+    async fn stop(&mut self) -> Result<()> {
+        if self.state.record.intent == Intent::Stop && self.state.record.step == Step::Reserved {
+            return Ok(());
+        }
+        self.state.record.intent = Intent::Stop;
+        self.save()?;
+        let was_ready = matches!(self.state.phase, Phase::Ready);
+        self.set_phase(Phase::NotReady);
+        if was_ready {
+            self.tell(ContainerEventType::ContainerStoppedEvent);
+        }
+        self.undo_to(Step::Reserved).await?;
+        info!("sandbox has stopped");
+        Ok(())
+    }
+
+    /// RemovePodSandbox: nothing of it remains.
+    async fn remove(&mut self) -> Result<()> {
+        self.state.record.intent = Intent::Remove;
+        self.save()?;
+        self.set_phase(Phase::NotReady);
+        self.undo_all().await?;
+        self.node.registry.remove_sandbox(&self.state.record.id);
+        self.set_phase(Phase::Removed);
+        self.tell(ContainerEventType::ContainerDeletedEvent);
+        info!("sandbox is removed");
+        Ok(())
+    }
+
+    /// Goes on with a shim: takes in what it has to tell from now on.
+    pub(super) async fn attend(&mut self, client: ShimClient, process: ShimProcess) -> Result<()> {
+        let events = client.watch().await?;
+        tokio::spawn(forward(events, self.mailbox.clone()));
+        let (watched, mailbox) = (process.clone(), self.mailbox.clone());
+        tokio::spawn(async move {
+            watched.exited().await;
+            let _ = mailbox.send(Message::ShimGone).await;
+        });
+        self.state.shim = Some(client);
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Takes a sandbox up again after a restart: its shim is asked what became of everything meanwhile.
+    pub(crate) async fn resume(&mut self) -> Result<()> {
+        let Some(process) = self.state.record.shim.map(ShimProcess::find).transpose()?.flatten() else {
+            self.shim_gone();
+            return Ok(());
+        };
+        let client = ShimClient::connect(&self.dir.socket()).await?;
+        let state = client.state().await?;
+        self.attend(client, process).await?;
+        self.take_in(&state);
+        self.lose_unknown(&state);
+        self.publish();
+        Ok(())
+    }
+
+    /// What the shim knows, all at once.
+    pub(crate) fn take_in(&mut self, state: &shim::StateResponse) {
+        if let Some(pause) = state.pause.as_ref() {
+            self.pause_is(pause);
+        }
+        for process in &state.containers {
+            self.observe(process);
+        }
+    }
+
+    /// Containers that were started, and that the shim knows nothing of: their end went by unseen.
+    fn lose_unknown(&mut self, state: &shim::StateResponse) {
+        let lost: Vec<ContainerId> = self
+            .state
+            .containers
+            .values()
+            .filter(|c| c.is_running() && !state.containers.iter().any(|p| p.container_id == c.record.id.as_str()))
+            .map(|c| c.record.id.clone())
+            .collect();
+        for id in lost {
+            self.change_container(&id, |c| {
+                c.end_unseen(
+                    crate::clock::now_ns(),
+                    "the container's end was not seen: the node was restarted meanwhile",
+                );
+            });
+        }
+    }
+
+    fn happened(&mut self, event: &shim::Event) {
+        let process = event.process.get_or_default();
+        match event.kind.enum_value_or_default() {
+            Kind::KIND_NOTICE => warn!(container = %process.container_id, "{}", process.message),
+            Kind::KIND_OOM => info!(container = %process.container_id, "out of memory"),
+            Kind::KIND_PRESENT | Kind::KIND_CREATED | Kind::KIND_STARTED | Kind::KIND_EXITED => {
+                if process.container_id.is_empty() {
+                    self.pause_is(process);
+                } else if process.exec_id.is_empty() {
+                    self.observe(process);
+                }
+            }
+            Kind::KIND_SYNCED | Kind::KIND_UNSPECIFIED => {}
+        }
+    }
+
+    /// Pause has started or ended. A pod whose PID namespace is not shared gets a new pause from its shim and never
+    /// notices; a shared one has died with pause.
+    fn pause_is(&mut self, process: &shim::Process) {
+        match process.state.enum_value_or_default() {
+            ProcessState::PROCESS_STATE_RUNNING => {
+                let pid = i32::try_from(process.pid).unwrap_or(0);
+                self.state.pause = Some(ProcessName {
+                    pid,
+                    start_time_ticks: process.start_time_ticks,
+                });
+                self.publish();
+            }
+            ProcessState::PROCESS_STATE_EXITED => {
+                self.state.pause = None;
+                if self.shares_pids() {
+                    self.not_ready("pause has ended, and the pod's processes with it");
+                }
+                self.publish();
+            }
+            _ => {}
+        }
+    }
+
+    fn shares_pids(&self) -> bool {
+        let linux = self.state.record.config.linux.as_ref();
+        let options = linux
+            .and_then(|l| l.security_context.as_ref())
+            .and_then(|s| s.namespace_options.as_ref());
+        options.is_none_or(|o| o.pid == NamespaceMode::Pod as i32)
+    }
+
+    fn observe(&mut self, process: &shim::Process) {
+        let id = ContainerId::from(process.container_id.as_str());
+        let mut change = None;
+        self.change_container(&id, |c| change = c.observe(process));
+        let kind = match change {
+            Some(Change::Started) => ContainerEventType::ContainerStartedEvent,
+            Some(Change::Exited) => {
+                self.forget_task(&id);
+                ContainerEventType::ContainerStoppedEvent
+            }
+            None => return,
+        };
+        debug!(container = %id, ?kind, exit_code = process.exit_code, "container has changed");
+        self.node.events.tell(kind, id.as_str(), &self.state);
+    }
+
+    /// Lets the shim drop a container's task whose end is recorded here.
+    fn forget_task(&self, id: &ContainerId) {
+        let Some(shim) = self.state.shim.clone() else { return };
+        let id = id.clone();
+        tokio::spawn(async move {
+            match shim.delete(id.as_str(), "").await {
+                Err(e) if !e.is_not_found() && !e.is_gone() => {
+                    warn!(container = %id, error = %e, "the task remains in the shim")
+                }
+                _ => {}
+            }
+        });
+    }
+
+    /// The shim is gone. What it supervised goes on living, but nobody sees it end.
+    fn shim_gone(&mut self) {
+        if self.state.shim.take().is_none() && self.process.is_none() && !matches!(self.state.phase, Phase::Ready) {
+            return;
+        }
+        self.process = None;
+        self.state.pause = None;
+        for container in self.state.containers.values_mut() {
+            if container.is_running() {
+                Arc::make_mut(container).unattended = true;
+            }
+        }
+        self.not_ready("the pod's supervisor has ended");
+        self.publish();
+    }
+
+    /// Nobody may rely on it any more.
+    pub(crate) fn give_up_ready(&mut self) {
+        self.not_ready("it could not be taken up again");
+    }
+
+    fn not_ready(&mut self, why: &str) {
+        if matches!(self.state.phase, Phase::Ready) {
+            warn!(why, "sandbox is not ready any more");
+            self.state.phase = Phase::NotReady;
+            self.publish();
+            self.tell(ContainerEventType::ContainerStoppedEvent);
+        }
+    }
+
+    /// Changes a container, records and publishes it if it is there. A record that can't be written is logged: what has
+    /// happened has happened, and the shim has its own record of it.
+    pub(crate) fn change_container(&mut self, id: &ContainerId, change: impl FnOnce(&mut Container)) {
+        let Some(container) = self.state.containers.get_mut(id) else {
+            return;
+        };
+        let container = Arc::make_mut(container);
+        let before = container.record.life.clone();
+        change(container);
+        if container.record.life != before
+            && let Err(error) = record::save(&self.dir.container(id).record(), &container.record)
+        {
+            error!(container = %id, %error, "the container's state can't be recorded");
+        }
+        self.publish();
+    }
+
+    pub(super) fn save(&self) -> Result<()> {
+        Ok(record::save(&self.dir.record(), &self.state.record)?)
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.state.phase = phase;
+        self.publish();
+    }
+
+    /// Shows everyone the state as it is now.
+    pub(crate) fn publish(&self) {
+        self.published.send_replace(Arc::new(self.state.clone()));
+    }
+
+    /// Tells the subscribers about the sandbox itself.
+    fn tell(&self, kind: ContainerEventType) {
+        self.node.events.tell(kind, self.state.record.id.as_str(), &self.state);
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(crate) fn dir(&self) -> &SandboxDir {
+        &self.dir
+    }
+}
+
+/// A caller that has gone does not want the answer.
+fn answer<T>(reply: Reply<T>, done: Result<T>) {
+    let _ = reply.send(done.map_err(Into::into));
+}
+
+/// Brings what the shim tells into the owner's mailbox, in order, until the connection ends. (Its end is no news: the
+/// shim's pidfd tells of that.)
+async fn forward(mut events: Events, mailbox: mpsc::Sender<Message>) {
+    while let Ok(Some(event)) = events.recv().await {
+        if mailbox.send(Message::Happened(Box::new(event))).await.is_err() {
+            return;
+        }
+    }
+}

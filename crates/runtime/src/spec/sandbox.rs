@@ -1,0 +1,85 @@
+//! The spec of a sandbox: pause, which needs nothing but the namespaces that it holds for the others.
+
+use std::path::Path;
+
+use cri::v1::{NamespaceMode, PodSandboxConfig};
+use oci_spec::runtime::{LinuxCpu, LinuxResources, Process, Root, Spec, User};
+
+use super::{Result, annotations, bare_linux, bare_spec, capabilities, namespaces, process, seccomp, sysctls};
+
+/// Pause runs as a user that no image and no host knows.
+const PAUSE_USER: u32 = 65535;
+
+/// Below every container (0 and up) and above what the kernel never kills (-1000): pause dies last, because with it the
+/// pod's shared PID namespace dies.
+const PAUSE_OOM_SCORE_ADJ: i32 = -998;
+
+/// What a sandbox's spec is derived from.
+pub struct SandboxInputs<'a> {
+    /// The sandbox's id.
+    pub id: &'a str,
+    /// Its configuration.
+    pub config: &'a PodSandboxConfig,
+    /// Where its network namespace is bound; `None` on the host's network.
+    pub netns: Option<&'a Path>,
+    /// The pod's host name.
+    pub hostname: &'a str,
+    /// The pod's cgroup, absolute.
+    pub cgroup_parent: &'a str,
+}
+
+/// The spec of a sandbox.
+pub fn sandbox(inputs: &SandboxInputs<'_>) -> Result<Spec> {
+    let options = namespaces::of_sandbox(inputs.config);
+    let configured = inputs.config.linux.clone().unwrap_or_default();
+    let own_ipc = options.ipc != NamespaceMode::Node as i32;
+    let own_network = inputs.netns.is_some();
+
+    let mut linux = bare_linux();
+    linux
+        .set_namespaces(Some(namespaces::sandbox(&options, inputs.netns.map(Into::into))))
+        .set_sysctl(Some(sysctls::sandbox(&configured.sysctls, own_network, own_ipc)?))
+        .set_resources(Some(resources()))
+        .set_cgroups_path(Some(Path::new(inputs.cgroup_parent).join(inputs.id)));
+
+    let security = configured.security_context.unwrap_or_default();
+    let mut annotations = annotations::of_pod("sandbox", inputs.id, inputs.config);
+    #[allow(deprecated)]
+    let profile = seccomp::profile(security.seccomp.as_ref(), &security.seccomp_profile_path)?;
+    annotations::mark_seccomp(&mut annotations, &profile);
+
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(true));
+
+    let mut spec = bare_spec();
+    spec.set_root(Some(root))
+        .set_process(Some(pause()))
+        .set_mounts(Some(Vec::new()))
+        .set_annotations(Some(annotations))
+        .set_hostname(own_network.then(|| inputs.hostname.to_owned()))
+        .set_linux(Some(linux));
+    Ok(spec)
+}
+
+fn pause() -> Process {
+    let mut user = User::default();
+    user.set_uid(PAUSE_USER).set_gid(PAUSE_USER);
+    let mut process = process::bare();
+    process
+        .set_args(Some(vec!["/pause".into()]))
+        .set_env(Some(vec![format!("PATH={}", process::DEFAULT_PATH)]))
+        .set_user(user)
+        .set_capabilities(Some(capabilities::none()))
+        .set_no_new_privileges(Some(true))
+        .set_oom_score_adj(Some(PAUSE_OOM_SCORE_ADJ));
+    process
+}
+
+/// The least share of the processor that there is: pause sleeps.
+fn resources() -> LinuxResources {
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(Some(2));
+    let mut resources = LinuxResources::default();
+    resources.set_cpu(Some(cpu));
+    resources
+}
