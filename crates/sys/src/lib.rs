@@ -7,9 +7,17 @@
 //! documentation says so.
 
 pub mod error;
+pub mod fifo;
+pub mod memfd;
+pub mod memory;
+pub mod mount;
 pub mod netfilter;
 pub mod netlink;
 pub mod netns;
+pub mod pidfd;
+pub mod process;
+pub mod resolve;
+pub mod scm;
 pub mod spawn;
 
 pub use error::{Error, Result};
