@@ -1,0 +1,302 @@
+//! Which namespaces are made, which are joined, and in what order.
+
+use std::fs;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+
+use super::step::{Handle, Inherited, NamespaceSource, Step};
+use super::text::{absolute, c_path, c_string};
+use crate::{Error, Result};
+
+/// The process's PID namespace.
+#[derive(Debug)]
+pub(crate) enum PidNamespace {
+    /// The caller's, or a new one (a clone flag).
+    OfClone,
+    /// The parent must enter it around the clone: setns changes only where children are born.
+    Join(Handle),
+}
+
+/// What the parent writes to /proc/PID/{uid,gid}_map.
+#[derive(Debug)]
+pub(crate) struct IdMaps {
+    pub uid: String,
+    pub gid: String,
+}
+
+/// The spec's namespaces.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    joined: Vec<(&'static str, u64, NamespaceSource)>,
+    joined_user: Option<NamespaceSource>,
+    unshared: u64,
+    pub pid: PidNamespace,
+    pub clone_flags: u64,
+    pub maps: Option<IdMaps>,
+    /// All kinds in the list, new or joined.
+    listed: u64,
+}
+
+const NEWUSER: u64 = 0x1000_0000;
+const NEWPID: u64 = 0x2000_0000;
+const NEWNS: u64 = 0x0002_0000;
+const NEWCGROUP: u64 = 0x0200_0000;
+const NEWUTS: u64 = 0x0400_0000;
+const NEWIPC: u64 = 0x0800_0000;
+const NEWNET: u64 = 0x4000_0000;
+
+fn kind(kind: LinuxNamespaceType) -> Result<(&'static str, u64)> {
+    Ok(match kind {
+        LinuxNamespaceType::Mount => ("mount", NEWNS),
+        LinuxNamespaceType::Cgroup => ("cgroup", NEWCGROUP),
+        LinuxNamespaceType::Uts => ("uts", NEWUTS),
+        LinuxNamespaceType::Ipc => ("ipc", NEWIPC),
+        LinuxNamespaceType::User => ("user", NEWUSER),
+        LinuxNamespaceType::Pid => ("pid", NEWPID),
+        LinuxNamespaceType::Network => ("network", NEWNET),
+        LinuxNamespaceType::Time => return Err(Error::unsupported("linux.namespaces", "a time namespace")),
+    })
+}
+
+impl Namespaces {
+    pub fn read<'a>(
+        spec: &Spec,
+        pinned: &dyn Fn(&Path) -> Option<BorrowedFd<'a>>,
+        inherited: &mut Inherited<'a>,
+    ) -> Result<Self> {
+        // The mount namespace is always new: everything else here relies on it.
+        let mut namespaces = Namespaces {
+            joined: Vec::new(),
+            joined_user: None,
+            unshared: NEWNS,
+            pid: PidNamespace::OfClone,
+            clone_flags: 0,
+            maps: None,
+            listed: 0,
+        };
+        let linux = spec.linux().as_ref();
+        for (i, namespace) in linux
+            .and_then(|l| l.namespaces().as_deref())
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+        {
+            let (name, flag) = kind(namespace.typ())?;
+            let field = format!("linux.namespaces[{i}]");
+            if namespaces.listed & flag != 0 {
+                return Err(Error::spec(field, name, "each kind may be listed once"));
+            }
+            namespaces.listed |= flag;
+            let Some(path) = namespace.path() else {
+                match flag {
+                    NEWPID | NEWUSER => namespaces.clone_flags |= flag,
+                    _ => namespaces.unshared |= flag,
+                }
+                continue;
+            };
+            let held = pinned(path);
+            match (flag, held) {
+                (NEWNS, _) => return Err(Error::unsupported(field, "joining a mount namespace")),
+                (NEWPID, Some(fd)) => namespaces.pid = PidNamespace::Join(inherited.borrow(fd)),
+                (NEWPID, None) => namespaces.pid = PidNamespace::Join(inherited.own(open(path)?)),
+                (_, held) => {
+                    let source = match held {
+                        Some(fd) => NamespaceSource::Held(inherited.borrow(fd), path.display().to_string()),
+                        None => NamespaceSource::Path(absolute(&format!("{field}.path"), path)?),
+                    };
+                    match flag {
+                        NEWUSER => namespaces.joined_user = Some(source),
+                        _ => namespaces.joined.push((name, flag, source)),
+                    }
+                }
+            }
+        }
+        if namespaces.joined_user.is_some() && namespaces.clone_flags & NEWPID != 0 {
+            // It would belong to the caller's user namespace, and the container could not mount its own /proc.
+            return Err(Error::unsupported(
+                "linux.namespaces",
+                "a new PID namespace in a joined user namespace",
+            ));
+        }
+        if namespaces.clone_flags & NEWUSER != 0 {
+            namespaces.maps = Some(IdMaps {
+                uid: map("linux.uidMappings", linux.and_then(|l| l.uid_mappings().as_deref()))?,
+                gid: map("linux.gidMappings", linux.and_then(|l| l.gid_mappings().as_deref()))?,
+            });
+        }
+        Ok(namespaces)
+    }
+
+    /// Whether a namespace of this kind is new.
+    pub fn is_new(&self, kind: LinuxNamespaceType) -> bool {
+        self::kind(kind).is_ok_and(|(_, flag)| (self.unshared | self.clone_flags) & flag != 0)
+    }
+
+    /// The steps that lead into all of them but the PID namespace.
+    pub fn enter(&self, steps: &mut Vec<Step>) {
+        if self.maps.is_some() {
+            // Until the maps are written every id is the overflow id.
+            steps.push(Step::AwaitMaps);
+            steps.push(Step::BecomeRoot);
+        }
+        if let Some(source) = &self.joined_user {
+            steps.push(Step::JoinNamespace {
+                kind: "user",
+                flag: NEWUSER,
+                source: copy(source),
+            });
+            steps.push(Step::BecomeRoot);
+        }
+        for (kind, flag, source) in &self.joined {
+            steps.push(Step::JoinNamespace {
+                kind,
+                flag: *flag,
+                source: copy(source),
+            });
+        }
+        steps.push(Step::NewNamespaces { flags: self.unshared });
+    }
+}
+
+fn copy(source: &NamespaceSource) -> NamespaceSource {
+    match source {
+        NamespaceSource::Path(path) => NamespaceSource::Path(path.clone()),
+        NamespaceSource::Held(handle, name) => NamespaceSource::Held(*handle, name.clone()),
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    fs::File::open(path).map(OwnedFd::from).map_err(|e| Error::Step {
+        step: format!("join the pid namespace {}", path.display()),
+        errno: e
+            .raw_os_error()
+            .map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error),
+    })
+}
+
+fn map(field: &str, mappings: Option<&[LinuxIdMapping]>) -> Result<String> {
+    let mappings = mappings.unwrap_or_default();
+    if mappings.is_empty() {
+        return Err(Error::spec(field, "nothing", "a new user namespace needs mappings"));
+    }
+    let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
+    Ok(mappings.iter().map(line).collect())
+}
+
+/// Host name and domain name, of a new uts namespace: one that is joined has its names from its owner.
+pub(crate) fn names(spec: &Spec, namespaces: &Namespaces, steps: &mut Vec<Step>) -> Result<()> {
+    for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        let Some(name) = name.as_ref().filter(|n| !n.is_empty()) else {
+            continue;
+        };
+        if namespaces.listed & NEWUTS == 0 {
+            return Err(Error::spec(
+                field,
+                name,
+                "needs a uts namespace, or it would be the host's",
+            ));
+        }
+        if namespaces.unshared & NEWUTS != 0 {
+            let name = c_string(field, name)?;
+            steps.push(if field == "hostname" {
+                Step::Hostname { name }
+            } else {
+                Step::Domainname { name }
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Kernel parameters. Only those that belong to a namespace which the container does not share with the host.
+pub(crate) fn sysctls(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let Some(sysctls) = linux.and_then(|l| l.sysctl().as_ref()) else {
+        return Ok(());
+    };
+    let listed = |wanted| {
+        let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
+        namespaces.iter().any(|n| n.typ() == wanted)
+    };
+    let mut sorted: Vec<_> = sysctls.iter().collect();
+    sorted.sort();
+    for (key, value) in sorted {
+        let field = format!("linux.sysctl[{key}]");
+        // A slash separates as well, and then a dot is part of a name (an interface's).
+        let first_separator = key.find(['.', '/']).map(|i| &key[i..=i]);
+        let path = match first_separator {
+            Some(".") => key
+                .chars()
+                .map(|c| {
+                    if c == '.' {
+                        '/'
+                    } else if c == '/' {
+                        '.'
+                    } else {
+                        c
+                    }
+                })
+                .collect(),
+            _ => key.clone(),
+        };
+        let (kind, needed) = match path.as_str() {
+            p if p.starts_with("net/") => ("network", listed(LinuxNamespaceType::Network)),
+            "kernel/hostname" | "kernel/domainname" => ("uts", listed(LinuxNamespaceType::Uts)),
+            p if IPC_SYSCTLS.contains(&p) || p.starts_with("fs/mqueue/") => ("ipc", listed(LinuxNamespaceType::Ipc)),
+            _ => {
+                return Err(Error::spec(
+                    field,
+                    value,
+                    "is not kept per namespace: it would change the host's",
+                ));
+            }
+        };
+        if path.split('/').any(|part| part.is_empty() || part == "..") {
+            return Err(Error::spec(field, value, "is not the name of a kernel parameter"));
+        }
+        if !needed {
+            return Err(Error::spec(
+                field,
+                value,
+                format!("needs a {kind} namespace, or it would change the host's"),
+            ));
+        }
+        let path = c_path(&field, Path::new(&format!("/proc/sys/{path}")))?;
+        steps.push(Step::Sysctl {
+            key: key.clone(),
+            path,
+            value: c_string(&field, value)?,
+        });
+    }
+    Ok(())
+}
+
+const IPC_SYSCTLS: [&str; 8] = [
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+];
+
+/// For exec: every namespace of the container's first process, through its pidfd.
+pub(crate) fn join_all(spec: &Spec, init: Handle, steps: &mut Vec<Step>) -> PidNamespace {
+    let namespaces = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.namespaces().as_deref())
+        .unwrap_or_default();
+    // Joining one's own user namespace is an error (EINVAL), so only if the container has another.
+    let user = namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::User);
+    let flags = NEWNS | NEWUTS | NEWIPC | NEWNET | NEWCGROUP | if user { NEWUSER } else { 0 };
+    steps.push(Step::JoinAll { process: init, flags });
+    if user {
+        steps.push(Step::BecomeRoot);
+    }
+    PidNamespace::Join(init)
+}
