@@ -121,7 +121,11 @@ fn build(definitions: &Path, name: &str, output: &Path) -> Result<PathBuf> {
         war::write(&folder.join(source), &rootfs.join(path.trim_start_matches('/')))?;
     }
     if let Some(check) = &definition.check {
-        command(Command::new("chroot").arg(&rootfs).args(check)).context("the image does not work")?;
+        // Java finds its libraries through /proc.
+        let proc = format!("--mount-proc={}", rootfs.join("proc").display());
+        let mut inside = Command::new("unshare");
+        inside.args(["--mount", "--pid", "--fork", &proc, "chroot"]).arg(&rootfs).args(check);
+        command(&mut inside).context("the image does not work")?;
     }
 
     let reference = Some(definition.reference.parse()?);
