@@ -35,6 +35,7 @@ pub mod identity;
 mod launch;
 mod plan;
 pub mod request;
+pub mod seccomp;
 
 pub use creating::{Created, Creating, Progress, Started, Starting};
 pub use error::{Error, Result};

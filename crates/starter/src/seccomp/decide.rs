@@ -1,0 +1,208 @@
+//! What the answer to each system call is: pure, from the profile alone.
+
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
+};
+
+use super::abi::{Abi, ENOSYS, RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_LOG, X32_BIT};
+use super::error::{Error, Result};
+
+/// The answer to a system call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Decision {
+    /// This value, whatever the arguments are.
+    Always(u32),
+    /// That of the first check that holds, else `otherwise`.
+    Ask {
+        checks: Vec<Check>,
+        otherwise: u32,
+        wide: bool,
+    },
+}
+
+/// Conditions that must all hold, and the answer then.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Check {
+    pub(super) conditions: Vec<Condition>,
+    pub(super) action: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Condition {
+    /// Which argument, 0 to 5.
+    pub(super) argument: u32,
+    pub(super) test: Test,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Test {
+    Equal(u64),
+    NotEqual(u64),
+    Less(u64),
+    LessOrEqual(u64),
+    Greater(u64),
+    GreaterOrEqual(u64),
+    /// (mask, value): `argument & mask == value`.
+    Masked(u64, u64),
+}
+
+/// All answers: for each of the two architectures that the kernel tells apart, the numbers from 0 on in segments with
+/// the same answer, each given by its first number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filter {
+    pub(super) x86_64: Vec<(u32, Decision)>,
+    /// `None`: every call of it kills.
+    pub(super) x86: Option<Vec<(u32, Decision)>>,
+}
+
+/// `SECCOMP_FILTER_FLAG_*`. TSYNC means nothing to a process with one thread; WAIT_KILLABLE_RECV nothing without a
+/// listener.
+pub(super) fn flags(profile: &LinuxSeccomp) -> Result<u32> {
+    Ok(profile.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
+                LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync
+                | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+            }
+    }))
+}
+
+pub(super) fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
+    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let abis = Abi::listed(profile.architectures().as_deref());
+    let segments = |abi| abi_segments(profile, abi, default);
+
+    let mut x86_64 = segments(Abi::X86_64)?;
+    if abis.contains(&Abi::X32) {
+        x86_64.extend(segments(Abi::X32)?);
+    } else {
+        x86_64.push((X32_BIT, Decision::Always(RET_KILL_PROCESS)));
+    }
+    x86_64.push((u32::MAX, Decision::Always(default)));
+    let x86 = match abis.contains(&Abi::X86) {
+        false => None,
+        true => {
+            let mut x86 = segments(Abi::X86)?;
+            x86.push((u32::MAX, Decision::Always(default)));
+            Some(merged(x86))
+        }
+    };
+    Ok(Filter {
+        x86_64: merged(x86_64),
+        x86,
+    })
+}
+
+/// The segments of one ABI, from its first number on.
+fn abi_segments(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Vec<(u32, Decision)>> {
+    let mut rules: BTreeMap<u32, (Option<u32>, Vec<Check>)> = BTreeMap::new();
+    let mut newest = None;
+    for rule in profile.syscalls().iter().flatten() {
+        let action = action(rule.action(), rule.errno_ret())?;
+        for name in rule.names() {
+            let Some(number) = abi.number(name) else { continue };
+            newest = newest.max(Some(number));
+            if action == default {
+                continue;
+            }
+            let (always, checks) = rules.entry(number).or_default();
+            match rule.args().as_deref().filter(|a| !a.is_empty()) {
+                None => *always = always.or(Some(action)),
+                Some(args) => checks.extend(to_checks(rule, args, name, action, abi.wide())?),
+            }
+        }
+    }
+
+    let first = if abi == Abi::X32 { X32_BIT } else { 0 };
+    let mut segments = vec![(first, Decision::Always(default))];
+    for (number, (always, checks)) in rules {
+        let decision = match always {
+            Some(action) => Decision::Always(action),
+            None => Decision::Ask {
+                checks,
+                otherwise: default,
+                wide: abi.wide(),
+            },
+        };
+        segments.push((number, decision));
+        segments.push((number + 1, Decision::Always(default)));
+    }
+    let denies = !matches!(default, RET_ALLOW | RET_LOG);
+    if let (true, Some(newest)) = (denies, newest) {
+        segments.push((newest + 1, Decision::Always(RET_ERRNO | ENOSYS)));
+    }
+    Ok(segments)
+}
+
+/// Of segments that begin at the same number the last counts; neighbours with the same answer become one.
+fn merged(segments: Vec<(u32, Decision)>) -> Vec<(u32, Decision)> {
+    let mut merged: Vec<(u32, Decision)> = Vec::new();
+    for (start, decision) in segments {
+        merged.pop_if(|last| last.0 == start);
+        if merged.last().is_none_or(|last| last.1 != decision) {
+            merged.push((start, decision));
+        }
+    }
+    merged
+}
+
+fn to_checks(rule: &LinuxSyscall, args: &[LinuxSeccompArg], name: &str, action: u32, wide: bool) -> Result<Vec<Check>> {
+    let mut conditions = Vec::new();
+    let mut twice = false;
+    for (i, arg) in args.iter().enumerate() {
+        let argument = u32::try_from(arg.index()).ok().filter(|n| *n < 6);
+        let argument = argument.ok_or_else(|| Error::Argument {
+            call: name.to_owned(),
+            index: arg.index(),
+        })?;
+        twice |= args[..i].iter().any(|earlier| earlier.index() == arg.index());
+        conditions.push(Condition {
+            argument,
+            test: test(arg, wide),
+        });
+    }
+    debug_assert_eq!(rule.args().as_ref().map(Vec::len), Some(conditions.len()));
+    Ok(if twice {
+        conditions
+            .into_iter()
+            .map(|c| Check {
+                conditions: vec![c],
+                action,
+            })
+            .collect()
+    } else {
+        vec![Check { conditions, action }]
+    })
+}
+
+fn test(arg: &LinuxSeccompArg, wide: bool) -> Test {
+    let cut = |n: u64| if wide { n } else { n & 0xffff_ffff };
+    let value = cut(arg.value());
+    match arg.op() {
+        LinuxSeccompOperator::ScmpCmpEq => Test::Equal(value),
+        LinuxSeccompOperator::ScmpCmpNe => Test::NotEqual(value),
+        LinuxSeccompOperator::ScmpCmpLt => Test::Less(value),
+        LinuxSeccompOperator::ScmpCmpLe => Test::LessOrEqual(value),
+        LinuxSeccompOperator::ScmpCmpGt => Test::Greater(value),
+        LinuxSeccompOperator::ScmpCmpGe => Test::GreaterOrEqual(value),
+        // Bits of the value outside of the mask could never match; libseccomp clears them.
+        LinuxSeccompOperator::ScmpCmpMaskedEq => Test::Masked(value, cut(arg.value_two().unwrap_or(0)) & value),
+    }
+}
+
+/// The value that a filter returns for an action (seccomp(2), "Filters").
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
+    if action == LinuxSeccompAction::ScmpActNotify {
+        return Err(Error::Listener {
+            action: action.to_string(),
+        });
+    }
+    match errno {
+        Some(errno) if errno > 4095 => Err(Error::Errno { errno }),
+        _ => Ok(action.as_u32(errno)),
+    }
+}
