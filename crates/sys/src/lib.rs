@@ -18,6 +18,7 @@ pub mod pidfd;
 pub mod process;
 pub mod resolve;
 pub mod scm;
+pub mod seccomp;
 pub mod spawn;
 
 pub use error::{Error, Result};
