@@ -13,6 +13,10 @@ pub const USER_ANNOTATION: &str = "dev.hove.user";
 /// spec, `Strict` takes the spec's alone. As the CRI's SupplementalGroupsPolicy.
 pub const GROUPS_POLICY_ANNOTATION: &str = "dev.hove.supplemental-groups-policy";
 
+/// Annotation: "runtime-default" means, where there is no profile in `linux.seccomp`, Hove's own
+/// ([`crate::seccomp::default_profile`], for the bounding set of the process).
+pub const SECCOMP_ANNOTATION: &str = "dev.hove.seccomp";
+
 /// The first process of a container.
 pub struct Request<'a> {
     /// The OCI config. Mounts, masked paths, namespaces: nothing is added to what it says.

@@ -221,11 +221,7 @@ fn finish(
     inherited: &mut Inherited<'_>,
     steps: &mut Vec<Step>,
 ) -> Result<(Option<crate::filter::Program>, Command)> {
-    let linux = spec.linux().as_ref();
-    let filter = match linux.and_then(|l| l.seccomp().as_ref()) {
-        None => None,
-        Some(profile) => Some(crate::filter::compile(profile)?),
-    };
+    let filter = crate::filter::of(process, spec)?;
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     let command = Command::new(process, executable, identity.home_is_missing(), inherited)?;
 
