@@ -1,0 +1,89 @@
+//! What may be asked of a process while it lives, and what is known of it.
+
+use oci_spec::runtime::LinuxResources;
+
+use crate::event::{Key, Reply, View};
+use crate::failure::{Failure, Result};
+use crate::pod::Pod;
+use crate::state::Verb;
+
+impl Pod {
+    /// Task.State
+    pub(crate) fn view(&self, key: &Key) -> Result<View> {
+        let process = self.process(key)?.shown(key);
+        let container = self.container(key.container())?;
+        let exec = container.execs.get(key.exec());
+        Ok(View {
+            process,
+            stdio: exec.map_or(&container.stdio, |exec| &exec.stdio).clone(),
+            bundle: container.bundle.clone(),
+        })
+    }
+
+    /// Task.Pids: every process in the container's cgroup.
+    pub(crate) fn pids(&self, id: &str) -> Result<Vec<u32>> {
+        let container = self.container(id)?;
+        match &container.cgroup {
+            Some(group) => Ok(group.pids()?.into_iter().map(i32::unsigned_abs).collect()),
+            None => Ok(vec![container.process.raw_pid()]),
+        }
+    }
+
+    /// Task.CloseIO: whoever else writes to the FIFO may go on; when nobody does, the process meets end of file.
+    pub(crate) fn close_input(&mut self, key: &Key) -> Result<()> {
+        let streams = &mut self.process_mut(key)?.streams;
+        streams.input = None;
+        if let Some(terminal) = &mut streams.terminal {
+            terminal.close_input();
+        }
+        Ok(())
+    }
+
+    /// Task.ResizePty
+    pub(crate) fn resize(&self, key: &Key, rows: u16, columns: u16) -> Result<()> {
+        let process = self.process(key)?;
+        process.state().admit(Verb::Resize, key)?;
+        match &process.streams.terminal {
+            Some(terminal) => terminal.resize(rows, columns),
+            None => Err(Failure::Precondition(format!("{key} has no terminal"))),
+        }
+    }
+
+    /// Task.Stats
+    pub(crate) fn stats(&mut self, id: &str) -> Result<(cgroup::Stats, cgroup::Mode)> {
+        let mode = self.hierarchies()?.mode();
+        Ok((self.cgroup_of(id)?.stats()?, mode))
+    }
+
+    /// Task.Update: `resources` is OCI LinuxResources as JSON.
+    pub(crate) fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
+        let key = Key::Container(id.to_string());
+        self.process(&key)?.state().admit(Verb::Control, &key)?;
+        let resources: LinuxResources = serde_json::from_slice(resources)
+            .map_err(|e| Failure::Invalid(format!("update of {key}: no OCI LinuxResources: {e}")))?;
+        Ok(self.cgroup_of(id)?.apply(&resources)?)
+    }
+
+    /// Pod.ReopenLog
+    pub(crate) fn reopen_log(&self, id: &str, reply: Reply<()>) {
+        let key = Key::Container(id.to_string());
+        let admitted = self.process(&key).and_then(|process| {
+            process.state().admit(Verb::ReopenLog, &key)?;
+            let pump = process.streams.pump.as_ref();
+            Ok(pump
+                .ok_or_else(|| Failure::Precondition(format!("{key} has no log")))?
+                .reopen())
+        });
+        match admitted {
+            Ok(reopened) => drop(tokio::task::spawn_local(async move {
+                let _ = reply.send(reopened.await);
+            })),
+            Err(e) => drop(reply.send(Err(e))),
+        }
+    }
+
+    fn cgroup_of(&self, id: &str) -> Result<&cgroup::Cgroup> {
+        let none = || Failure::Precondition(format!("container {id} has no cgroup"));
+        self.container(id)?.cgroup.as_ref().ok_or_else(none)
+    }
+}

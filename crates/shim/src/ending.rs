@@ -1,0 +1,255 @@
+//! How a process ends: in this order, each step waiting for the one before.
+//!
+//! ```text
+//!  reaped ─► the rest of its cgroup killed ─► nobody left in it ─► output drained ─► record durable ─► announced
+//!            └──── containers only: an exec's helpers may go on ──┘
+//! ```
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use shim_api::shim::Kind;
+use sys::pidfd::End;
+
+use crate::container::remove_exec_files;
+use crate::event::{Event, Exit, Key};
+use crate::failure::{Failure, Result};
+use crate::pod::Pod;
+use crate::process;
+use crate::records;
+use crate::state::{State, Verb};
+
+/// How often a killed cgroup is looked at until it is empty, after 1, 2, 4 … ms: two seconds in all. What is left then
+/// hangs in the kernel, and writes nothing more.
+const SETTLE_ATTEMPTS: u32 = 11;
+
+/// How long the rest of an ended process's output may take to be carried away: longer only when nobody reads it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The code of a process of which only its end is known: not started, or nobody was told.
+const UNKNOWN: End = End::Code(255);
+
+impl Pod {
+    /// A process was reaped.
+    pub(crate) fn ended(&mut self, key: &Key, end: End, at: Timestamp) {
+        // It may have said something before: that it runs, or why it can't.
+        let under_way = |pod: &Pod| {
+            pod.process(key)
+                .is_ok_and(|p| matches!(p.state(), State::Creating | State::Starting))
+        };
+        if under_way(self) {
+            self.shake_hands(key);
+        }
+        if self.process(key).is_ok_and(|p| p.state() == State::Creating) {
+            let why = Failure::Precondition(format!("{key} was killed while it was created"));
+            self.failed_to_start(key, State::Creating, why);
+        }
+        match key {
+            Key::Pause if self.sandbox.pause.state().is_alive() => self.pause_ended(end, at),
+            Key::Pause => {}
+            Key::Container(_) | Key::Exec(..) => self.begin_ending(key, end, at),
+        }
+    }
+
+    fn begin_ending(&mut self, key: &Key, end: End, at: Timestamp) {
+        let Ok(process) = self.process_mut(key) else { return };
+        if !process.set_ended(end, at) {
+            return;
+        }
+        if let Some(reply) = process.starter.take() {
+            let _ = reply.send(Err(Failure::Precondition(format!(
+                "{key} was killed while it was started"
+            ))));
+        }
+        if let Key::Container(id) = key
+            && let Ok(container) = self.container(id)
+        {
+            container.kill_all();
+        }
+        self.settle(key, 0);
+    }
+
+    /// Once nobody is left in a container's cgroup, nobody writes any more.
+    pub(crate) fn settle(&mut self, key: &Key, attempt: u32) {
+        let busy = match key {
+            Key::Container(id) => self.container(id).is_ok_and(|c| {
+                c.cgroup
+                    .as_ref()
+                    .is_some_and(|group| group.pids().is_ok_and(|pids| !pids.is_empty()))
+            }),
+            _ => false,
+        };
+        if busy && attempt < SETTLE_ATTEMPTS {
+            self.later(
+                Duration::from_millis(1 << attempt),
+                Event::Settle(key.clone(), attempt + 1),
+            );
+            return;
+        }
+        let Ok(process) = self.process(key) else { return };
+        match process.streams.pump.as_ref().map(crate::pump::Pump::drain) {
+            Some(drained) => {
+                let (events, key) = (self.events.clone(), key.clone());
+                tokio::task::spawn_local(async move {
+                    let _ = tokio::time::timeout(DRAIN_LIMIT, drained).await;
+                    // The state machine is gone only when the shim ends.
+                    let _ = events.send(Event::Drained(key));
+                });
+            }
+            None => self.announce(key),
+        }
+    }
+
+    /// Records how a process ended, then tells everyone.
+    pub(crate) fn announce(&mut self, key: &Key) {
+        let oom_kills = self.oom_kills(key.container());
+        let Ok(process) = self.process_mut(key) else { return };
+        let Some((end, at)) = process.ended.take() else { return };
+        let exit = Exit {
+            code: end.shell_status(),
+            at_ns: process::ns(at),
+            oom_killed: end != End::Code(0) && oom_kills > 0,
+        };
+        if let Err(e) = self.save_exit(key, &exit) {
+            // The state directory is full or gone. To keep silent about the end would not make it durable.
+            self.notice(
+                key.container(),
+                format!("its end is announced but could not be recorded: {e}"),
+            );
+        }
+        if let Ok(process) = self.process_mut(key) {
+            process.announce(exit);
+        }
+        self.tell(Kind::KIND_EXITED, key);
+        sys::memory::trim();
+        self.go_on_stopping();
+    }
+
+    fn save_exit(&self, key: &Key, exit: &Exit) -> Result<()> {
+        let bundle = &self.container(key.container())?.bundle;
+        if let Key::Exec(_, exec) = key {
+            let dir = records::exec_dir(bundle, exec);
+            std::fs::create_dir_all(&dir).map_err(|e| crate::failure::system(format_args!("mkdir({dir:?})"), &e))?;
+        }
+        Ok(record::save(&records::exit(bundle, key.exec()), exit)?)
+    }
+
+    /// A process could not be created, or could not be started (`before` says which): it is dead.
+    pub(crate) fn failed_to_start(&mut self, key: &Key, before: State, why: Failure) {
+        if *key == Key::Pause {
+            self.pause_failed(why);
+            return;
+        }
+        let Ok(process) = self.process_mut(key) else { return };
+        let reply = process.starter.take();
+        match (key, before) {
+            // As if it had never been.
+            (Key::Container(id), State::Creating) => {
+                if let Some(container) = self.containers.remove(id) {
+                    drop(self.kill_remains(&container.cgroup));
+                    self.forget_container(container);
+                }
+            }
+            // Its end is a process's end; that of an exec too, which may be waited for.
+            _ => {
+                // The handshake's drop has killed and maybe reaped it, so its end may never be heard of.
+                self.begin_ending(key, UNKNOWN, Timestamp::now());
+            }
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(Err(why));
+        }
+        self.go_on_stopping();
+    }
+
+    fn kill_remains(&self, group: &Option<cgroup::Cgroup>) -> Result<()> {
+        match group {
+            Some(group) => Ok(group.kill()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Task.Kill
+    pub(crate) fn kill(&mut self, key: &Key, signal: u32, all: bool) -> Result<()> {
+        const SIGKILL: u32 = 9;
+        let process = self.process(key)?;
+        let state = process.state();
+        let group = match key {
+            Key::Exec(id, exec) => self.container(id)?.execs.get(exec).and_then(|exec| exec.leaf.as_ref()),
+            _ => self.container(key.container())?.cgroup.as_ref(),
+        };
+        if all && let Some(group) = group.filter(|_| state != State::Registered) {
+            // An exec's helpers may outlive it; they are its own all the same.
+            if state.is_alive() || group.pids().is_ok_and(|pids| !pids.is_empty()) {
+                match signal {
+                    SIGKILL => group.kill()?,
+                    signal => group.signal(process::signal_of(signal)?)?,
+                }
+                return Ok(());
+            }
+        }
+        state.admit(Verb::Kill, key)?;
+        // The child blocks every signal until it is its program: what would end it must do so now.
+        let signal = if matches!(state, State::Creating | State::Created) && ends_a_process(signal) {
+            SIGKILL
+        } else {
+            signal
+        };
+        process.signal(signal, key)
+    }
+
+    /// Task.Delete
+    pub(crate) fn delete(&mut self, key: &Key) -> Result<(u32, Exit)> {
+        let process = self.process(key)?;
+        process.state().admit(Verb::Delete, key)?;
+        let pid = process.raw_pid();
+        let unknown = || Exit {
+            code: 0,
+            at_ns: process::now_ns(),
+            oom_killed: false,
+        };
+        let exit = process.exit.clone().unwrap_or_else(unknown);
+        match key {
+            Key::Pause => {}
+            Key::Container(id) => {
+                if let Some(container) = self.containers.remove(id) {
+                    self.forget_container(container);
+                    self.save_sandbox();
+                }
+            }
+            Key::Exec(id, exec) => {
+                let container = self.container_mut(id)?;
+                let leaf = container.execs.remove(exec).and_then(|exec| exec.leaf);
+                remove_exec_files(&container.bundle, exec);
+                // What the exec left behind keeps its cgroup; both go with the container.
+                if let Some(leaf) = leaf.filter(|leaf| leaf.pids().is_ok_and(|pids| pids.is_empty())) {
+                    self.remove_cgroup(leaf);
+                }
+            }
+        }
+        sys::memory::trim();
+        Ok((pid, exit))
+    }
+
+    /// OOM kills in a container so far.
+    fn oom_kills(&self, container: &str) -> u64 {
+        let group = self.container(container).ok().and_then(|c| c.cgroup.as_ref());
+        group.and_then(|group| group.oom_kills().ok()).unwrap_or(0)
+    }
+
+    /// The kernel may have killed a process for lack of memory: the counter knows.
+    pub(crate) fn look_for_oom(&mut self, id: &str) {
+        let kills = self.oom_kills(id);
+        if let Ok(container) = self.container_mut(id)
+            && kills > container.oom_kills
+        {
+            container.oom_kills = kills;
+            self.tell(Kind::KIND_OOM, &Key::Container(id.to_string()));
+        }
+    }
+}
+
+/// Whether a program that does nothing about this signal ends by it: HUP, INT, QUIT, KILL, TERM are what people send.
+fn ends_a_process(signal: u32) -> bool {
+    matches!(signal, 1 | 2 | 3 | 9 | 15)
+}

@@ -1,0 +1,405 @@
+//! What a process writes, carried to where it shall go.
+//!
+//! A pump is a task; the state machine holds its [`Pump`] and talks to it by messages. There are two kinds:
+//!
+//! - The log pump reads a container's FIFOs (or its terminal's master) and writes entries in the CRI's format. When the
+//!   log can't be written, it stops reading: the container waits at its pipe, a notice says so, the write is tried
+//!   again every [`RETRY_MS`], and nothing is lost.
+//! - The copy pump carries bytes to a caller's FIFO or to a file, as containerd wants it.
+//!
+//! A FIFO is held open at both ends here, so that it never reports end of file or hang-up: the end of output is when
+//! every process that could write has been killed and a read says EAGAIN ([`Pump::drain`]).
+
+use std::future::poll_fn;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::task::Poll;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use logs::{Stream, Writer};
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::event::Event;
+use crate::failure::{Failure, Result};
+use crate::ready::registered;
+
+/// How long a log that can't be written rests before the next try, in milliseconds.
+pub const RETRY_MS: u64 = 500;
+
+/// How much one pump reads before the others get their turn, in bytes.
+const TURN: usize = 64 * 1024;
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 16 * 1024;
+
+/// A pump that runs. Dropping it ends it, once it has nothing left to write.
+#[derive(Debug)]
+pub struct Pump {
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Drain(oneshot::Sender<()>),
+    Reopen(oneshot::Sender<logs::Result<()>>),
+}
+
+/// Something to read output from.
+pub struct Source {
+    fd: AsyncFd<OwnedFd>,
+    stream: Stream,
+    /// Read, but not taken by the writer yet: the beginning of a line, or what a full disk holds up.
+    carry: Vec<u8>,
+    /// A terminal whose other side is closed for good.
+    ended: bool,
+}
+
+impl Source {
+    /// `fd` must be non-blocking.
+    pub fn new(fd: OwnedFd, stream: Stream) -> Result<Source> {
+        Ok(Source {
+            fd: registered(fd)?,
+            stream,
+            carry: Vec::new(),
+            ended: false,
+        })
+    }
+
+    fn poll_ready(&self, cx: &mut std::task::Context<'_>) -> bool {
+        // An error of the reactor's shows in the read that follows.
+        !self.ended && self.fd.poll_read_ready(cx).is_ready()
+    }
+
+    /// Reads once onto the carried bytes. `None`: nothing is there now.
+    fn read(&mut self) -> Option<usize> {
+        if self.ended {
+            return None;
+        }
+        let start = self.carry.len();
+        self.carry.resize(start + CHUNK, 0);
+        let buffer = &mut self.carry[start..];
+        let read = self
+            .fd
+            .try_io(Interest::READABLE, |fd| read_once(fd.as_fd(), &mut *buffer));
+        let length = match read {
+            Ok(length) => length,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => 0,
+            // EIO: every process has closed its side of the terminal.
+            Err(_) => {
+                self.ended = true;
+                0
+            }
+        };
+        self.carry.truncate(start + length);
+        (length > 0).then_some(length)
+    }
+}
+
+fn read_once(fd: std::os::fd::BorrowedFd<'_>, buffer: &mut [u8]) -> std::io::Result<usize> {
+    match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut *buffer)) {
+        // Both ends are held open here: 0 can't come from a FIFO, and means the end of anything else.
+        Ok(0) => Err(Errno::IO.into()),
+        done => Ok(done?),
+    }
+}
+
+impl Pump {
+    /// Starts a pump from one or two sources into the log at `log`. `container` is named in notices.
+    pub fn to_log(
+        sources: Vec<Source>,
+        log: &Path,
+        container: &str,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> Result<Pump> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let pump = LogPump {
+            sources,
+            next: 0,
+            writer: Writer::open(log)?,
+            stuck: false,
+            draining: false,
+            commands: receiver,
+            orphaned: false,
+            container: container.to_string(),
+            events: events.clone(),
+        };
+        tokio::task::spawn_local(pump.run());
+        Ok(Pump {
+            commands: vec![commands],
+        })
+    }
+
+    /// Starts a pump for each pair, copying bytes as they are.
+    pub fn copying(pairs: Vec<(Source, Sink)>) -> Pump {
+        let commands = pairs.into_iter().map(|(source, sink)| {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            tokio::task::spawn_local(copy(source, sink, receiver));
+            commands
+        });
+        Pump {
+            commands: commands.collect(),
+        }
+    }
+
+    /// Asks the pump to read all that is there, for the processes that wrote it are gone. The future is ready when it
+    /// has been read and is written, or safely held until the disk has room.
+    pub fn drain(&self) -> impl Future<Output = ()> + use<> {
+        let ask = |commands: &mpsc::UnboundedSender<Command>| {
+            let (done, answer) = oneshot::channel();
+            // A pump that is gone has nothing left to read.
+            let _ = commands.send(Command::Drain(done));
+            answer
+        };
+        let answers: Vec<_> = self.commands.iter().map(ask).collect();
+        async move {
+            for answer in answers {
+                let _ = answer.await;
+            }
+        }
+    }
+
+    /// Asks a log pump to open its file anew.
+    pub fn reopen(&self) -> impl Future<Output = Result<()>> + use<> {
+        let (done, answer) = oneshot::channel();
+        let asked = self
+            .commands
+            .first()
+            .is_some_and(|c| c.send(Command::Reopen(done)).is_ok());
+        async move {
+            if !asked {
+                return Err(Failure::Precondition("its output has ended".to_string()));
+            }
+            match answer.await {
+                Ok(done) => Ok(done?),
+                Err(_) => Err(Failure::Precondition("its output does not go to a log".to_string())),
+            }
+        }
+    }
+}
+
+/// The task that writes a container's log; the log's only writer.
+struct LogPump {
+    sources: Vec<Source>,
+    /// The source that is looked at first, next time: a stream that never rests must not starve the other.
+    next: usize,
+    writer: Writer,
+    /// The log could not be written; nothing is read until it can.
+    stuck: bool,
+    /// No process can write any more: what is read is all there will ever be.
+    draining: bool,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// Nobody holds the pump any more.
+    orphaned: bool,
+    container: String,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl LogPump {
+    async fn run(mut self) {
+        while !self.orphaned || self.stuck {
+            tokio::select! {
+                biased;
+                command = self.commands.recv(), if !self.orphaned => match command {
+                    Some(Command::Drain(done)) => self.drain(done),
+                    Some(Command::Reopen(done)) => self.reopen(done),
+                    None => self.orphaned = true,
+                },
+                () = tokio::time::sleep(Duration::from_millis(RETRY_MS)), if self.stuck => self.retry(),
+                source = next_ready(&self.sources, self.next), if !self.stuck => {
+                    self.next = source + 1;
+                    self.turn(source);
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Reads a source until it has nothing more or its turn is over, and writes the log.
+    fn turn(&mut self, source: usize) {
+        let mut budget = TURN;
+        while !self.stuck {
+            let idle = match self.sources[source].read() {
+                Some(length) => {
+                    budget = budget.saturating_sub(length);
+                    false
+                }
+                None => true,
+            };
+            self.append(source, idle);
+            if idle || budget == 0 {
+                break;
+            }
+        }
+        self.flush();
+    }
+
+    /// Hands the carried bytes to the writer.
+    fn append(&mut self, source: usize, idle: bool) {
+        let Source { carry, stream, .. } = &mut self.sources[source];
+        if carry.is_empty() {
+            *carry = Vec::new();
+            return;
+        }
+        match self.writer.append(Timestamp::now(), *stream, carry, idle) {
+            Ok(used) if used == carry.len() => *carry = Vec::new(),
+            Ok(used) => {
+                carry.drain(..used);
+            }
+            Err(e) => self.get_stuck(&e),
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Err(e) = self.writer.flush() {
+            self.get_stuck(&e);
+        }
+    }
+
+    fn get_stuck(&mut self, why: &logs::Error) {
+        if !self.stuck {
+            self.stuck = true;
+            self.notice(format!(
+                "the log can't be written, and the container waits at its pipe: {why}"
+            ));
+        }
+    }
+
+    fn retry(&mut self) {
+        if self.writer.flush().is_err() {
+            return;
+        }
+        self.stuck = false;
+        for source in 0..self.sources.len() {
+            self.append(source, self.draining);
+            self.flush();
+        }
+        if !self.stuck {
+            self.notice("the log can be written again; nothing was lost".to_string());
+        }
+    }
+
+    /// Reads everything that is there, whether or not it can be written: at most what the pipes hold, since nobody
+    /// writes any more.
+    fn drain(&mut self, done: oneshot::Sender<()>) {
+        self.draining = true;
+        for source in 0..self.sources.len() {
+            while self.sources[source].read().is_some() {
+                if !self.stuck {
+                    self.append(source, false);
+                }
+            }
+            if !self.stuck {
+                self.append(source, true);
+            }
+        }
+        if !self.stuck {
+            self.flush();
+        }
+        let _ = done.send(());
+    }
+
+    fn reopen(&mut self, done: oneshot::Sender<logs::Result<()>>) {
+        let reopened = match self.writer.reopen() {
+            // The new file is there; a full disk is the pump's trouble, not the caller's.
+            Err(e @ logs::Error::Full { .. }) => {
+                self.get_stuck(&e);
+                Ok(())
+            }
+            done => done,
+        };
+        let _ = done.send(reopened);
+    }
+
+    fn notice(&self, text: String) {
+        // The state machine is gone only when the shim ends.
+        let _ = self.events.send(Event::Notice(self.container.clone(), text));
+    }
+}
+
+/// The first source that can be read, looking from `start` on. Never ready when all have ended.
+async fn next_ready(sources: &[Source], start: usize) -> usize {
+    poll_fn(|cx| {
+        for i in 0..sources.len() {
+            let i = (start + i) % sources.len();
+            if sources[i].poll_ready(cx) {
+                return Poll::Ready(i);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Where a copy pump's bytes go.
+pub enum Sink {
+    /// A FIFO, opened non-blocking.
+    Fifo(AsyncFd<OwnedFd>),
+    /// A file.
+    File(OwnedFd),
+}
+
+impl Sink {
+    /// A FIFO of the caller's; `fd` must be non-blocking.
+    pub fn fifo(fd: OwnedFd) -> Result<Sink> {
+        Ok(Sink::Fifo(registered(fd)?))
+    }
+
+    /// Writes all of it, waiting for the reader. An error means that nobody will ever read.
+    async fn write_all(&self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !bytes.is_empty() {
+            let written = match self {
+                Sink::File(fd) => rustix::io::retry_on_intr(|| rustix::io::write(fd, bytes))?,
+                Sink::Fifo(fd) => {
+                    fd.async_io(Interest::WRITABLE, |fd| {
+                        Ok(rustix::io::retry_on_intr(|| rustix::io::write(fd, bytes))?)
+                    })
+                    .await?
+                }
+            };
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+}
+
+/// Copies until the pump is dropped. When nobody reads any more, output is read and thrown away, so that the process
+/// does not hang.
+async fn copy(mut source: Source, sink: Sink, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut sink = Some(sink);
+    loop {
+        let drained = tokio::select! {
+            biased;
+            _ = next_ready(std::slice::from_ref(&source), 0) => None,
+            command = commands.recv() => match command {
+                Some(Command::Drain(done)) => Some(done),
+                // Not a log: the dropped sender says so.
+                Some(Command::Reopen(_)) => continue,
+                None => return,
+            },
+        };
+        while source.read().is_some() {
+            let failed = match &sink {
+                Some(to) => to.write_all(&source.carry).await.is_err(),
+                None => false,
+            };
+            if failed {
+                sink = None;
+            }
+            source.carry = Vec::new();
+        }
+        source.carry = Vec::new();
+        if let Some(done) = drained {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Copies a caller's FIFO into a terminal, until the task is aborted.
+pub async fn copy_input(fifo: Source, terminal: Sink) {
+    let (_keep, none) = mpsc::unbounded_channel();
+    copy(fifo, terminal, none).await;
+}

@@ -1,0 +1,88 @@
+//! The shim's process: its socket, its one thread, its end.
+
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_shim_protos::sandbox_async::create_sandbox;
+use rustix::process::DumpableBehavior;
+use shim_api::shim_ttrpc::create_pod;
+use tokio::sync::mpsc;
+use ttrpc::asynchronous::Server;
+use ttrpc::asynchronous::transport::Listener;
+
+use crate::door::Door;
+use crate::event::REQUESTS_MAX;
+use crate::failure::{self, Failure, Result};
+use crate::pod::{Config, Pod};
+use crate::pod_service::PodService;
+use crate::ready::registered;
+use crate::sandbox_service::SandboxService;
+use crate::task_service::create_task_services;
+use crate::{diary, reap};
+
+/// How long the last answers may take to be read before the process ends.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Supervises a pod, asked by whoever connects to the listening unix socket that this process inherited as descriptor
+/// `socket`, until it is told to shut down. The process must have one thread, and no children that are not the pod's.
+pub fn run(config: Config, socket: RawFd) -> Result<()> {
+    let socket = UnixListener::from(sys::inherited::take(socket)?);
+    let signals = prepare_process()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|e| failure::system("epoll_create1()", &e))?;
+    let local = tokio::task::LocalSet::new();
+    let done = local.block_on(&runtime, serve(config, socket, signals));
+    // Pumps that could not write the last of a log are not waited for: the disk is full.
+    runtime.shutdown_background();
+    done
+}
+
+/// What the process must be before it starts others.
+fn prepare_process() -> Result<OwnedFd> {
+    sys::pidfd::adopt_orphans()?;
+    sys::memory::disable_huge_pages()?;
+    // A child that has entered a container's PID namespace, and is not its program yet, must not be traced from there.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|e| sys::Error::new("prctl(PR_SET_DUMPABLE, 0)", e))?;
+    reap::take_signals()
+}
+
+async fn serve(config: Config, socket: UnixListener, signals: OwnedFd) -> Result<()> {
+    let (events, reported) = mpsc::unbounded_channel();
+    let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+    let signals = registered(signals)?;
+    let reaper = tokio::task::spawn_local(reap::run(signals, events.clone()));
+
+    let mut server = listen(socket, &Door::new(requests))?;
+    server.start().await.map_err(|e| Failure::Invalid(e.to_string()))?;
+    diary::note(format_args!(
+        "sandbox {}: hove-shim {} serves",
+        config.id,
+        env!("CARGO_PKG_VERSION")
+    ));
+
+    Pod::new(config, events).run(reported, asked).await;
+
+    reaper.abort();
+    if tokio::time::timeout(FAREWELL_LIMIT, server.shutdown()).await.is_err() {
+        diary::note(format_args!("a connection did not read its last answer"));
+    }
+    Ok(())
+}
+
+fn listen(socket: UnixListener, door: &Door) -> Result<Server> {
+    socket
+        .set_nonblocking(true)
+        .map_err(|e| failure::system("fcntl(socket, O_NONBLOCK)", &e))?;
+    let socket = tokio::net::UnixListener::from_std(socket).map_err(|e| failure::system("epoll_ctl(socket)", &e))?;
+    Ok(Server::new()
+        .add_listener(Listener::from(socket))
+        .register_service(create_sandbox(Arc::new(SandboxService(door.clone()))))
+        .register_service(create_task_services(door))
+        .register_service(create_pod(Arc::new(PodService(door.clone())))))
+}
