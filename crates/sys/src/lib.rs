@@ -8,16 +8,18 @@
 
 pub mod error;
 pub mod fifo;
+pub mod inherited;
 pub mod memfd;
 pub mod memory;
-pub mod mount;
+pub mod pidfd;
+pub mod signalfd;
 pub mod netfilter;
 pub mod netlink;
-pub mod netns;
-pub mod pidfd;
 pub mod process;
+pub mod mount;
 pub mod resolve;
 pub mod scm;
+pub mod netns;
 pub mod seccomp;
 pub mod spawn;
 
