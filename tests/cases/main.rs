@@ -1,0 +1,8 @@
+//! What a pod.yaml must come to. See the library for what a test is run on.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod examples;
+mod lifetime;
+mod while_it_runs;

@@ -1,0 +1,248 @@
+//! The host that a test has for itself.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use inspect::audit::{self, Remainder, Scope, Snapshot};
+use rustix::mount::MountFlags;
+use rustix::process::{Pid, Signal};
+
+use crate::instance::Instance;
+use crate::{binaries, running};
+
+/// How long the kernel may take to collect what nobody waits for (links of a dead net namespace, a reaped process).
+const SETTLE: Duration = Duration::from_secs(20);
+/// How long a node may take to end once nothing runs.
+const NODE_END: Duration = Duration::from_secs(60);
+
+static HOSTS: AtomicU32 = AtomicU32::new(0);
+
+/// A net and a mount namespace, a directory, and the nodes in it.
+#[derive(Debug)]
+pub struct Host {
+    directory: tempfile::TempDir,
+    number: u32,
+    hove: PathBuf,
+    nodes: Cell<u32>,
+    scope: RefCell<Scope>,
+    before: Snapshot,
+}
+
+/// Runs `test` on a host of its own and audits it; or says why it can't.
+pub fn case(images: &[&str], test: impl FnOnce(&Host) -> Result<()> + Send) {
+    let ready = (|| {
+        if !rustix::process::geteuid().is_root() {
+            return Err("not root".to_owned());
+        }
+        for image in images {
+            binaries::image(image)?;
+        }
+        binaries::hove()
+    })();
+    let hove = match ready {
+        Ok(hove) => hove,
+        Err(reason) => {
+            println!("SKIPPED: {reason}");
+            return;
+        }
+    };
+    let outcome = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let host = Host::new(hove)?;
+            test(&host).map_err(|error| error.context(host.stories()))?;
+            host.finish()
+        });
+        thread.join()
+    });
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => panic!("{error:?}"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+impl Host {
+    fn new(hove: PathBuf) -> Result<Host> {
+        sys::netns::isolate_thread()?;
+        loopback_up()?;
+        let directory = tempfile::Builder::new().prefix("hove-e2e-").tempdir()?;
+        let scope = Scope {
+            command_words: vec![directory.path().display().to_string()],
+            mounts_below: vec![directory.path().to_owned()],
+            ..Scope::default()
+        };
+        let before = audit::snapshot(&scope)?;
+        let number = HOSTS.fetch_add(1, Ordering::Relaxed);
+        Ok(Host {
+            directory,
+            number,
+            hove,
+            nodes: Cell::new(0),
+            scope: RefCell::new(scope),
+            before,
+        })
+    }
+
+    /// A directory that goes with the test.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a manifest and returns its path.
+    pub fn manifest(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.directory().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Sets a node up; its first command starts it. Nodes of one host differ in directories, bridge, subnet and cgroup parent.
+    pub fn node(&self) -> Result<Instance> {
+        let place = self.nodes.replace(self.nodes.get() + 1);
+        let directory = self.directory().join(format!("node{place}"));
+        let state = directory.join("state");
+        std::fs::create_dir_all(&state)?;
+        // As /run is: what dies with the boot is in memory.
+        rustix::mount::mount(
+            "tmpfs",
+            &state,
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            Some(c"mode=0711"),
+        )
+        .with_context(|| format!("mount tmpfs on {}", state.display()))?;
+        let cgroup_parent = format!("/hove-e2e-{}-{}-{place}", std::process::id(), self.number);
+        let config = format!(
+            "[network]\nbridge = \"hove{place}\"\nsubnet = \"10.{}.0.0/16\"\n\n[cgroup]\nparent = \"{cgroup_parent}\"\n",
+            85 + place
+        );
+        let config_path = directory.join("config.toml");
+        std::fs::write(&config_path, config)?;
+        let mut scope = self.scope.borrow_mut();
+        scope.cgroup_parents.push(cgroup_parent);
+        let node = Instance::new(self.hove.clone(), directory, config_path);
+        // Images and the pods' past stay; what a pod had does not.
+        scope.files_below.extend([
+            node.state(),
+            node.log_dir(),
+            node.root().join("pods"),
+            node.root().join("snapshots"),
+        ]);
+        Ok(node)
+    }
+
+    /// Waits until the nodes have ended by themselves, as they do once nothing runs; then nothing of them may be left.
+    pub fn finish(self) -> Result<()> {
+        let scope = self.scope.borrow().clone();
+        for node in self.node_pids()? {
+            ensure!(
+                running::wait_for_end(node, NODE_END)?,
+                "node {node} did not end although nothing runs"
+            );
+        }
+        let deadline = Instant::now() + SETTLE;
+        let left = loop {
+            let left: Vec<_> = audit::diff(&self.before, &audit::snapshot(&scope)?)
+                .into_iter()
+                .filter(|r| !self.expected(r))
+                .collect();
+            if left.is_empty() || Instant::now() > deadline {
+                break left;
+            }
+            // Nobody tells when the kernel has collected a namespace's links.
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let list = left
+            .iter()
+            .map(|remainder| format!("  {remainder}\n"))
+            .collect::<String>();
+        ensure!(left.is_empty(), "left behind:\n{list}{}", self.stories());
+        Ok(())
+    }
+
+    /// What the harness made, and what a node leaves on purpose: its own log.
+    fn expected(&self, remainder: &Remainder) -> bool {
+        match remainder {
+            Remainder::Mount { path, .. } => path.ends_with("state"),
+            Remainder::File(path) => path.file_name().is_some_and(|name| name == "node.log"),
+            _ => false,
+        }
+    }
+
+    /// The daemons that are alive.
+    fn node_pids(&self) -> Result<Vec<Pid>> {
+        let own = self.directory().display().to_string();
+        let daemons = inspect::process::processes()?
+            .into_iter()
+            .filter(|process| process.command.contains(" daemon ") && process.command.contains(&own));
+        Ok(daemons
+            .filter_map(|process| Pid::from_raw(process.pid.cast_signed()))
+            .collect())
+    }
+
+    /// What the nodes and shims said, for the report of a failure.
+    fn stories(&self) -> String {
+        let mut text = String::new();
+        for place in 0..self.nodes.get() {
+            let state = self.directory().join(format!("node{place}/state"));
+            let mut logs = vec![state.join("node.log")];
+            let sandboxes = std::fs::read_dir(state.join("sandboxes"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            logs.extend(sandboxes.map(|sandbox| sandbox.path().join("shim.log")));
+            for log in logs {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let lines: Vec<_> = said.lines().collect();
+                let last = lines[lines.len().saturating_sub(40)..].join("\n");
+                text.push_str(&format!("\n--- {} ---\n{last}\n", log.display()));
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Host {
+    /// After a failure: kills what the audit knows to be this test's, so that the next one finds the machine as it was.
+    fn drop(&mut self) {
+        let scope = self.scope.borrow().clone();
+        for _ in 0..10 {
+            let Ok(snapshot) = audit::snapshot(&scope) else { return };
+            let mut alive = false;
+            for remainder in audit::diff(&self.before, &snapshot) {
+                if let Remainder::Process { pid, .. } = remainder
+                    && let Some(pid) = Pid::from_raw(pid.cast_signed())
+                {
+                    alive = true;
+                    let _ = rustix::process::kill_process(pid, Signal::KILL);
+                    let _ = running::wait_for_end(pid, Duration::from_secs(1));
+                }
+            }
+            if !alive {
+                break;
+            }
+        }
+        for parent in &scope.cgroup_parents {
+            let mut cgroups = inspect::cgroup::below(parent).unwrap_or_default();
+            cgroups.reverse();
+            for cgroup in cgroups {
+                let _ = std::fs::remove_dir(cgroup);
+            }
+        }
+    }
+}
+
+fn loopback_up() -> Result<()> {
+    const RTM_NEWLINK: u16 = 16;
+    const LOOPBACK: u32 = 1;
+    const IFF_UP: u32 = 1;
+    // struct ifinfomsg: family, type, index, flags, change mask.
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&LOOPBACK.to_ne_bytes());
+    header[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
+    header[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
+    let message = sys::netlink::Message::new("RTM_NEWLINK(lo, up)", RTM_NEWLINK, 0, &header);
+    Ok(sys::netlink::Socket::route()?.request(&mut [message])?)
+}

@@ -1,0 +1,211 @@
+//! One node, used as a person uses it: by running `hove`.
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::running::{Ended, Running};
+use crate::{binaries, http};
+
+/// For a command that only asks, or changes something small.
+pub const QUICK: Duration = Duration::from_secs(60);
+/// For a pod to come up or go: debug binaries, on a machine that builds meanwhile.
+pub const PATIENT: Duration = Duration::from_secs(180);
+
+/// A node's directories and how its commands are run.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    hove: PathBuf,
+    directory: PathBuf,
+    config: PathBuf,
+}
+
+impl Instance {
+    pub(crate) fn new(hove: PathBuf, directory: PathBuf, config: PathBuf) -> Instance {
+        Instance {
+            hove,
+            directory,
+            config,
+        }
+    }
+
+    /// `--root`.
+    pub fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// `--state`.
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// `--log-dir`.
+    pub fn log_dir(&self) -> PathBuf {
+        self.directory.join("logs")
+    }
+
+    /// Starts `hove ARGS` for this node.
+    pub fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Running> {
+        let mut command = Command::new(&self.hove);
+        command.args(args);
+        // After the command's own arguments they would belong to `exec … --`: by environment they never do.
+        command
+            .env("HOVE_ROOT", self.root())
+            .env("HOVE_STATE", self.state())
+            .env("HOVE_LOG_DIR", self.log_dir())
+            .env("HOVE_CONFIG", &self.config)
+            .env("HOVE_LOG", "info,hove=debug,runtime=debug,sync=debug,network=debug")
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(&self.directory);
+        Running::start(command)
+    }
+
+    /// Runs `hove ARGS` to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Ended> {
+        self.spawn(args)?.wait(QUICK)
+    }
+
+    /// Runs `hove ARGS`, which must succeed, and returns its standard output.
+    pub fn output<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let ended = self.run(&args)?;
+        ensure!(
+            ended.code() == 0,
+            "hove {args:?} ended with {}: {}{}",
+            ended.code(),
+            ended.stdout,
+            ended.stderr
+        );
+        Ok(ended.stdout)
+    }
+
+    /// Runs `hove ARGS`, which must fail with words on standard error, and returns those.
+    pub fn refused<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let ended = self.run(&args)?;
+        ensure!(ended.code() != 0, "hove {args:?} succeeded: {}", ended.stdout);
+        ensure!(ended.code() < 128, "hove {args:?} crashed: {}", ended.stderr);
+        ensure!(!ended.stderr.trim().is_empty(), "hove {args:?} failed without a word");
+        ensure!(
+            !ended.stderr.contains("panicked"),
+            "hove {args:?} panicked: {}",
+            ended.stderr
+        );
+        Ok(ended.stderr)
+    }
+
+    /// Imports images that `cargo xtask images` made.
+    pub fn import(&self, images: &[&str]) -> Result<()> {
+        let mut args = vec!["image".into(), "import".into()];
+        for image in images {
+            args.push(binaries::image(image).map_err(anyhow::Error::msg)?.into_os_string());
+        }
+        let ended = self.spawn(&args)?.wait(PATIENT)?;
+        ensure!(ended.code() == 0, "hove image import: {}{}", ended.stdout, ended.stderr);
+        Ok(())
+    }
+
+    /// The pod as the API has it; `None` if there is none of that name.
+    pub fn pod(&self, name: &str) -> Result<Option<Value>> {
+        let path = format!("/api/v1/namespaces/default/pods/{name}");
+        let response = http::get_unix(&self.api_socket(), &path, QUICK)?.response()?;
+        match response.status {
+            200 => Ok(Some(serde_json::from_str(&response.body)?)),
+            404 => Ok(None),
+            _ => bail!("GET {path}: {response:?}"),
+        }
+    }
+
+    /// Waits, by a watch, until the pod is as `accept` wants it, and returns it.
+    pub fn wait_for_pod(&self, name: &str, accept: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut last = Value::Null;
+        let found = self.watch(name, |kind, pod| {
+            last = pod.clone();
+            kind != "DELETED" && accept(pod)
+        })?;
+        ensure!(
+            found,
+            "pod {name} did not become what was expected; the last seen:\n{last:#}"
+        );
+        Ok(last)
+    }
+
+    /// Waits, by a watch, until there is no pod of that name.
+    pub fn wait_for_pod_gone(&self, name: &str) -> Result<()> {
+        if !self.api_socket().exists() || self.pod(name)?.is_none() {
+            return Ok(());
+        }
+        ensure!(
+            self.watch(name, |kind, _| kind == "DELETED")?,
+            "pod {name} is still there"
+        );
+        Ok(())
+    }
+
+    /// Watches until `done` says so; false if it did not in time. A list comes first, so nothing is missed.
+    fn watch(&self, name: &str, mut done: impl FnMut(&str, &Value) -> bool) -> Result<bool> {
+        let deadline = Instant::now() + PATIENT;
+        while Instant::now() < deadline {
+            let path = format!("/api/v1/namespaces/default/pods?watch=true&fieldSelector=metadata.name%3D{name}");
+            let mut answer = match http::get_unix(&self.api_socket(), &path, PATIENT) {
+                Ok(answer) => answer,
+                // The node is being started by the command that the test has just spawned.
+                Err(e) if e.chain().any(is_absent) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            ensure!(answer.status == 200, "watch: {:?}", answer.response()?);
+            let mut buffer = Vec::new();
+            while let Some(line) = answer.next_line(&mut buffer)? {
+                if line.is_empty() {
+                    continue;
+                }
+                let event: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+                let kind = event["type"].as_str().unwrap_or_default().to_owned();
+                ensure!(kind != "ERROR", "watch: {event}");
+                if event["object"]["metadata"]["name"] == name && done(&kind, &event["object"]) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn api_socket(&self) -> PathBuf {
+        self.state().join("api.sock")
+    }
+
+    /// A path in this node's directory.
+    pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+fn is_absent(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+}
+
+/// A container's status in a pod, by name.
+pub fn container<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
+    ["containerStatuses", "initContainerStatuses"]
+        .iter()
+        .filter_map(|list| pod["status"][list].as_array())
+        .flatten()
+        .find(|status| status["name"] == name)
+}
+
+/// The status of a condition: `True`, `False`, `Unknown`, or nothing.
+pub fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a Value> {
+    pod["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == kind)
+}

@@ -1,0 +1,203 @@
+//! A command that runs, and its output as it comes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::time::Timespec;
+
+/// A started command. Killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    what: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Arc<Output>,
+    stderr: Arc<Output>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The exit code; 128 and more for a signal, as shells count.
+    pub fn code(&self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        self.status
+            .code()
+            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Output {
+    text: Mutex<(String, bool)>,
+    more: Condvar,
+}
+
+impl Running {
+    /// Starts `command`, with pipes for its streams.
+    pub fn start(mut command: Command) -> Result<Running> {
+        let what = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| what.clone())?;
+        let stdout = Output::follow(child.stdout.take());
+        let stderr = Output::follow(child.stderr.take());
+        let stdin = child.stdin.take();
+        Ok(Running {
+            what,
+            child,
+            stdin,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Waits until `text` has come on standard output.
+    pub fn wait_for_output(&self, text: &str, limit: Duration) -> Result<()> {
+        self.stdout.wait_for(text, limit).with_context(|| {
+            format!(
+                "{}: {text:?} did not come within {limit:?}; stdout:\n{}\nstderr:\n{}",
+                self.what,
+                self.stdout.get(),
+                self.stderr.get()
+            )
+        })
+    }
+
+    /// Writes to its standard input.
+    pub fn write(&mut self, text: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("standard input is closed")?;
+        stdin.write_all(text.as_bytes())?;
+        Ok(stdin.flush()?)
+    }
+
+    /// Ends its standard input.
+    pub fn close_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        rustix::process::kill_process(self.pid(), signal).with_context(|| format!("{}: kill({signal:?})", self.what))
+    }
+
+    /// Waits for its end; after `limit` it is killed, and that is an error.
+    pub fn wait(mut self, limit: Duration) -> Result<Ended> {
+        self.stdin = None;
+        if !wait_for_end(self.pid(), limit)? {
+            let (stdout, stderr) = (self.stdout.get(), self.stderr.get());
+            bail!(
+                "{} did not end within {limit:?}; stdout:\n{stdout}\nstderr:\n{stderr}",
+                self.what
+            );
+        }
+        let status = self.child.wait()?;
+        // A grandchild that has the pipe keeps it open: what came until now is what there is.
+        let patience = Duration::from_secs(2);
+        self.stdout.wait_for_close(patience);
+        self.stderr.wait_for_close(patience);
+        Ok(Ended {
+            status,
+            stdout: self.stdout.get(),
+            stderr: self.stderr.get(),
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Output {
+    fn follow(stream: Option<impl Read + Send + 'static>) -> Arc<Output> {
+        let output = Arc::new(Output::default());
+        let theirs = Arc::clone(&output);
+        std::thread::spawn(move || {
+            if let Some(stream) = stream {
+                let mut reader = BufReader::new(stream);
+                let mut line = Vec::new();
+                while matches!(reader.read_until(b'\n', &mut line), Ok(length) if length > 0) {
+                    theirs.update(|(text, _)| text.push_str(&String::from_utf8_lossy(&line)));
+                    line.clear();
+                }
+            }
+            theirs.update(|(_, closed)| *closed = true);
+        });
+        output
+    }
+
+    fn update(&self, change: impl FnOnce(&mut (String, bool))) {
+        change(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        self.more.notify_all();
+    }
+
+    fn get(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn wait_for(&self, wanted: &str, limit: Duration) -> Result<()> {
+        let guard = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = |state: &mut (String, bool)| !state.0.contains(wanted) && !state.1;
+        let (state, _) = self
+            .more
+            .wait_timeout_while(guard, limit, missing)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.0.contains(wanted) {
+            Ok(())
+        } else {
+            bail!("closed: {}", state.1)
+        }
+    }
+
+    fn wait_for_close(&self, limit: Duration) {
+        let guard = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.more.wait_timeout_while(guard, limit, |(_, closed)| !*closed);
+    }
+}
+
+/// Waits for a process to end, at most `limit`; whether it did. One that isn't there has ended.
+pub fn wait_for_end(pid: Pid, limit: Duration) -> Result<bool> {
+    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(true),
+        Err(e) => return Err(e).with_context(|| format!("pidfd_open({pid:?})")),
+    };
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).context("poll(pidfd)"),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}
