@@ -124,16 +124,18 @@ fn restore_signals(mask: &libc::sigset_t) {
 /// Every disposition to its default, no signal blocked: what a program expects to be born with. An ignored signal (as
 /// Rust ignores SIGPIPE) and the mask both survive exec. May be called between clone and exec.
 pub fn reset_signals() {
-    // SAFETY: all-zero is SIG_DFL with no flags and an empty mask; signals that may not be changed answer EINVAL.
-    unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=64 {
-            libc::sigaction(signal, &default, std::ptr::null_mut());
-        }
-        let mut none = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    // The kernel's own struct sigaction, all zero: SIG_DFL, no flags, an empty mask. Not libc's call, which refuses the
+    // two signals that its threads use; an ignored one of these is inherited as well.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: default is as long as any architecture's struct; SIGKILL and SIGSTOP answer EINVAL.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8) };
     }
+    let none = 0u64;
+    // SAFETY: a set of 8 bytes, as the last argument says.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, std::ptr::null_mut::<u64>(), 8)
+    };
 }
 
 /// An argument or environment vector as execve wants it, prepared before the clone, with room for one more string that
