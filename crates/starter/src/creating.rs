@@ -109,7 +109,7 @@ impl Creating {
 
     /// The user namespace has its maps.
     pub(crate) fn go_on(&self) -> Result<()> {
-        self.child.socket.go_on()
+        self.child.socket.go_on().map(drop)
     }
 
     /// The child's number in the caller's PID namespace.
@@ -132,7 +132,7 @@ impl Creating {
         loop {
             match self.child.socket.receive()? {
                 Received::Nothing => return Ok(Progress::Pending),
-                Received::Closed => return Err(self.child.ended()),
+                Received::Closed | Received::Reset => return Err(self.child.ended()),
                 Received::Report(report, fd) => match (report.kind, fd) {
                     (Kind::Failed, _) => return Err(self.child.story.failure(&report)),
                     (Kind::Notice, _) => self.notices.push(self.child.story.notice(&report)),
@@ -173,7 +173,7 @@ impl Creating {
             user: self.identity.uid.to_string(),
             reason: "more than 1024 groups, or a home directory of more than 1024 bytes".into(),
         })?;
-        self.child.socket.send_identity(&packed)
+        self.child.socket.send_identity(&packed).map(drop)
     }
 }
 
@@ -195,8 +195,10 @@ impl Created {
 
     /// Lets the child become the program.
     pub fn start(self) -> Result<Starting> {
-        self.child.socket.go_on()?;
-        Ok(Starting { child: self.child })
+        match self.child.socket.go_on()? {
+            true => Ok(Starting { child: self.child }),
+            false => Err(self.child.ended()),
+        }
     }
 }
 
@@ -222,6 +224,7 @@ impl Starting {
             Received::Nothing => Ok(Started::Pending),
             Received::Report(report, _) if report.kind == Kind::Failed => Err(self.child.story.failure(&report)),
             Received::Report(..) => Err(bad_message()),
+            Received::Reset => Err(self.child.ended()),
             Received::Closed => {
                 self.child.running.store(true, Ordering::Relaxed);
                 Ok(Started::Running)

@@ -2,8 +2,8 @@
 
 use oci_spec::runtime::{Process, Spec};
 
-pub(crate) use crate::seccomp::Program;
 use crate::request::SECCOMP_ANNOTATION;
+pub(crate) use crate::seccomp::Program;
 use crate::{Error, Result, seccomp};
 
 /// The filter that the process of this container gets: of the profile in the config; else, if the annotation asks for
@@ -13,15 +13,24 @@ pub(crate) fn of(process: &Process, spec: &Spec) -> Result<Option<Program>> {
     if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
         return compile(profile).map(Some);
     }
-    match spec.annotations().as_ref().and_then(|a| a.get(SECCOMP_ANNOTATION)).map(String::as_str) {
+    match spec
+        .annotations()
+        .as_ref()
+        .and_then(|a| a.get(SECCOMP_ANNOTATION))
+        .map(String::as_str)
+    {
         None => Ok(None),
         Some("runtime-default") => {
-            let bounding = process.capabilities().as_ref().and_then(|c| c.bounding().clone()).unwrap_or_default();
+            let bounding = process
+                .capabilities()
+                .as_ref()
+                .and_then(|c| c.bounding().clone())
+                .unwrap_or_default();
             compile(&seccomp::default_profile(&bounding)).map(Some)
         }
-        Some(other) => {
-            Err(Error::Seccomp(format!("annotation {SECCOMP_ANNOTATION}: {other:?} is not \"runtime-default\"")))
-        }
+        Some(other) => Err(Error::Seccomp(format!(
+            "annotation {SECCOMP_ANNOTATION}: {other:?} is not \"runtime-default\""
+        ))),
     }
 }
 
@@ -39,7 +48,8 @@ mod tests {
         let process = Process::default();
         let annotated = |value: &str| {
             let mut spec = Spec::default();
-            spec.set_linux(None).set_annotations(Some([(SECCOMP_ANNOTATION.to_owned(), value.to_owned())].into()));
+            spec.set_linux(None)
+                .set_annotations(Some([(SECCOMP_ANNOTATION.to_owned(), value.to_owned())].into()));
             of(&process, &spec)
         };
         let default = annotated("runtime-default").unwrap().unwrap();

@@ -199,6 +199,8 @@ pub(crate) enum Received {
     Report(Report, Option<OwnedFd>),
     /// The child has become another program, or has ended.
     Closed,
+    /// The child has ended, and never read what it was sent.
+    Reset,
 }
 
 /// The parent's end: never waits.
@@ -214,8 +216,8 @@ impl ParentEnd {
         let mut packet = [0; REPORT_BYTES];
         match sys::scm::receive(self.0.as_fd(), &mut packet, false) {
             Err(Errno::AGAIN) => Ok(Received::Nothing),
-            // A child that was killed with a packet unread resets the connection.
-            Ok((0, _)) | Err(Errno::CONNRESET) => Ok(Received::Closed),
+            Ok((0, _)) => Ok(Received::Closed),
+            Err(Errno::CONNRESET) => Ok(Received::Reset),
             Ok((length, fd)) => match Report::decode(&packet[..length]) {
                 Some(report) => Ok(Received::Report(report, fd)),
                 None => Err(sys::Error::new("recvmsg(handshake)", Errno::BADMSG).into()),
@@ -224,18 +226,19 @@ impl ParentEnd {
         }
     }
 
-    pub fn send_identity(&self, identity: &Packed) -> crate::Result<()> {
+    /// Whether there was a child to send it to, as for [`go_on`](Self::go_on). If not, the next `receive` tells more.
+    pub fn send_identity(&self, identity: &Packed) -> crate::Result<bool> {
         self.send(&identity.encode())
     }
 
-    pub fn go_on(&self) -> crate::Result<()> {
+    pub fn go_on(&self) -> crate::Result<bool> {
         self.send(&ORDER_GO_ON.to_ne_bytes())
     }
 
-    /// A child that is gone is no error here: the next `receive` says so, with more to tell.
-    fn send(&self, packet: &[u8]) -> crate::Result<()> {
+    fn send(&self, packet: &[u8]) -> crate::Result<bool> {
         match sys::scm::send(self.0.as_fd(), packet, None) {
-            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(Errno::PIPE | Errno::CONNRESET) => Ok(false),
             Err(errno) => Err(sys::Error::new("sendmsg(handshake)", errno).into()),
         }
     }

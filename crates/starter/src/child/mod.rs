@@ -323,7 +323,7 @@ fn parse_decimal(text: &[u8]) -> i32 {
 
 /// A hard limit can be raised with CAP_SYS_RESOURCE only: then as far as it goes.
 fn resource_limit(resource: rustix::process::Resource, wanted: Rlimit, reporter: &Reporter<'_>) -> Result<()> {
-    match setrlimit(resource, wanted.clone()) {
+    match setrlimit(resource, wanted) {
         Err(Errno::PERM) => {}
         other => return other,
     }

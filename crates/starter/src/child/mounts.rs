@@ -93,12 +93,20 @@ pub(super) fn bind(root: BorrowedFd<'_>, tree: OwnedFd, bind: &Bind, inherited: 
     }
     mount_setattr(tree.as_fd(), true, &bind.recursive)?;
     mount_setattr(tree.as_fd(), false, &bind.attributes)?;
-    let leaf = match FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode) {
-        FileType::Directory => Leaf::Directory,
-        _ => Leaf::File,
+    let leaf = match is_directory(tree.as_fd())? {
+        true => Leaf::Directory,
+        false => Leaf::File,
     };
     let destination = create_in_root(root, &bind.destination, leaf)?;
-    attach(tree.as_fd(), destination.as_fd())
+    match attach(tree.as_fd(), destination.as_fd()) {
+        // The kernel's word for a directory on a file and the reverse. There are better ones.
+        Err(Errno::INVAL) => match (leaf, is_directory(destination.as_fd())?) {
+            (Leaf::File, true) => Err(Errno::ISDIR),
+            (Leaf::Directory, false) => Err(Errno::NOTDIR),
+            _ => Err(Errno::INVAL),
+        },
+        other => other,
+    }
 }
 
 /// Covers a file with the host's /dev/null, a directory with an empty read-only one: the same for all of them.
@@ -106,7 +114,7 @@ pub(super) fn mask(slots: &mut Slots, path: &CStr) -> Result<()> {
     let Some(target) = existing(slots.root()?, path)? else {
         return Ok(());
     };
-    if FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode) != FileType::Directory {
+    if !is_directory(target.as_fd())? {
         let null = clone_tree(CWD, c"/dev/null", false)?;
         mount_setattr(null.as_fd(), true, &PRIVATE)?;
         return attach(null.as_fd(), target.as_fd());
@@ -137,6 +145,10 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     let tree = clone_tree(target.as_fd(), c"", true)?;
     mount_setattr(tree.as_fd(), true, &Attributes { set: RDONLY, ..PRIVATE })?;
     attach(tree.as_fd(), target.as_fd())
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
 }
 
 fn existing(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<OwnedFd>> {

@@ -1,0 +1,392 @@
+//! Namespaces new and joined, their names and parameters, exec into a running container, cgroups.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+
+use serde_json::json;
+use starter::{Executable, Stdio};
+use support::{Bench, pipes};
+
+const KINDS: [&str; 6] = ["ipc", "mnt", "net", "pid", "uts", "cgroup"];
+const LIST: &str = "for k in ipc mnt net pid uts cgroup; do readlink /proc/self/ns/$k; done";
+
+fn ours(kind: &str) -> String {
+    fs::read_link(format!("/proc/self/ns/{kind}"))
+        .unwrap()
+        .display()
+        .to_string()
+}
+
+fn of(pid: rustix::process::Pid, kind: &str) -> String {
+    fs::read_link(format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero()))
+        .unwrap()
+        .display()
+        .to_string()
+}
+
+/// A container that runs until it is dropped.
+fn sleeper(bench: &Bench) -> support::Running {
+    let mut running = bench.start().unwrap();
+    assert_eq!(running.first_line(), "up");
+    running
+}
+
+#[test]
+fn listed_kinds_are_new_and_the_rest_is_the_hosts() {
+    let mut bench = Bench::sh(LIST);
+    bench.namespace("cgroup", None);
+    for (kind, line) in KINDS.iter().zip(bench.stdout().lines()) {
+        assert_ne!(ours(kind), line, "{kind}");
+    }
+    for kind in ["ipc", "network", "uts", "pid", "cgroup"] {
+        bench.without_namespace(kind);
+    }
+    // The host's network has a sysfs of its own, and its own IPC namespace a queue.
+    for (kind, line) in KINDS.iter().zip(bench.stdout().lines()) {
+        assert_eq!(ours(kind) == line, *kind != "mnt", "{kind}");
+    }
+}
+
+#[test]
+fn namespaces_of_another_process_are_joined_by_path_and_by_descriptor() {
+    let holder = sleeper(&Bench::sh("echo up; sleep 1000"));
+    let pid = holder.child.pid;
+    let mut bench = Bench::sh(LIST);
+    for (oci, kind) in [("ipc", "ipc"), ("network", "net"), ("uts", "uts")] {
+        bench.namespace(oci, Some(&format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero())));
+    }
+    // A name that only the caller can resolve.
+    bench.namespace("pid", Some("/nowhere/ns/pid"));
+    let fd: OwnedFd = fs::File::open(format!("/proc/{}/ns/pid", pid.as_raw_nonzero()))
+        .unwrap()
+        .into();
+    bench.pinned.push(("/nowhere/ns/pid".into(), fd));
+    let stdout = bench.stdout();
+    for (kind, line) in KINDS.iter().zip(stdout.lines()) {
+        assert_eq!(
+            of(pid, kind) == line,
+            !["mnt", "cgroup"].contains(kind) || *kind == "cgroup",
+            "{kind}"
+        );
+    }
+    // We are where we were.
+    assert_eq!(
+        fs::read_link("/proc/thread-self/ns/pid_for_children")
+            .unwrap()
+            .display()
+            .to_string(),
+        ours("pid")
+    );
+
+    bench.process()["args"] = json!(["ps"]);
+    assert!(bench.stdout().contains("sleep 1000"));
+
+    bench.pinned.clear();
+    let error = bench.run().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "cannot join the pid namespace /nowhere/ns/pid: No such file or directory (os error 2)"
+    );
+    bench.namespace("pid", None);
+    bench.namespace("network", Some("/nowhere/net"));
+    let error = bench.run().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "cannot join the network namespace /nowhere/net: No such file or directory (os error 2)"
+    );
+    bench.namespace("network", Some(&format!("/proc/{}/ns/uts", pid.as_raw_nonzero())));
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.ends_with("ns/uts: Invalid argument (os error 22)"), "{error}");
+}
+
+#[test]
+fn names_and_kernel_parameters() {
+    let mut bench = Bench::sh(
+        "hostname; cat /proc/sys/kernel/domainname /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax",
+    );
+    bench.spec["hostname"] = json!("hove-test");
+    bench.spec["domainname"] = json!("example.org");
+    bench.linux()["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "77", "kernel.msgmax": "4321"});
+    assert_eq!(bench.stdout(), "hove-test\nexample.org\n77\n4321\n");
+    assert_ne!(fs::read_to_string("/proc/sys/kernel/msgmax").unwrap(), "4321\n");
+
+    bench.linux()["sysctl"] = json!({"net.ipv4.nosuch": "1"});
+    let error = bench.run().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "cannot set sysctl net.ipv4.nosuch=1: No such file or directory (os error 2)"
+    );
+    bench.linux()["sysctl"] = json!({"vm.swappiness": "1"});
+    assert!(
+        bench
+            .run()
+            .unwrap_err()
+            .to_string()
+            .contains("is not kept per namespace")
+    );
+    bench.linux()["sysctl"] = json!({"net/../vm/swappiness": "1"});
+    assert!(
+        bench
+            .run()
+            .unwrap_err()
+            .to_string()
+            .contains("is not the name of a kernel parameter")
+    );
+    bench.linux()["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "77"});
+    bench.without_namespace("network");
+    assert!(
+        bench
+            .run()
+            .unwrap_err()
+            .to_string()
+            .contains("needs a network namespace")
+    );
+}
+
+#[test]
+fn a_user_namespace_of_its_own() {
+    let mut bench = Bench::sh(
+        "id -u; cat /proc/self/uid_map; hostname; stat -c %u:%t:%T /dev/null; ls -l /proc/self/fd >/dev/null && echo ok",
+    );
+    bench.root = support::Root::Directory;
+    bench.namespace("user", None);
+    bench.linux()["uidMappings"] = json!([{"containerID": 0, "hostID": 200000, "size": 65536}]);
+    bench.linux()["gidMappings"] = json!([{"containerID": 0, "hostID": 200000, "size": 65536}]);
+    bench.spec["hostname"] = json!("inside");
+    // Directories for the mounts: an image without mapped owners cannot be written to.
+    for dir in ["proc", "dev", "sys"] {
+        fs::create_dir(bench.image(dir)).unwrap();
+    }
+    let output = bench.run().unwrap();
+    let lines: Vec<_> = output
+        .stdout
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    // The bound device belongs to nobody in here.
+    assert_eq!(
+        lines,
+        ["0", "0 200000 65536", "inside", "65534:1:3", "ok"],
+        "{output:?}"
+    );
+
+    bench.linux()["uidMappings"] = json!([]);
+    assert!(bench.run().unwrap_err().to_string().contains("needs mappings"));
+}
+
+#[test]
+fn exec_joins_the_container_as_it_is() {
+    let mut bench = Bench::sh("echo up; exec sleep 1000");
+    bench.namespace("cgroup", None);
+    bench.spec["hostname"] = json!("whole");
+    bench.process()["user"] = json!({"uid": 1000, "gid": 1000});
+    bench.linux()["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
+    });
+    let init = sleeper(&bench);
+    let run = |command: &str| {
+        let pidfd = init.child.pidfd.as_fd();
+        bench.exec(pidfd, |p| p["args"] = json!(["sh", "-c", command])).unwrap()
+    };
+    for (kind, line) in KINDS.iter().zip(run(LIST).stdout.lines()) {
+        assert_eq!(of(init.child.pid, kind), line, "{kind}");
+    }
+    let output = run("hostname; id -u; ps -o args | grep sleep; mkdir /tmp/x; echo /proc/[0-9]*");
+    assert!(output.stdout.starts_with("whole\n1000\nsleep 1000\n"), "{output:?}");
+    assert!(
+        output.stderr.contains("No space left"),
+        "seccomp holds for exec too: {output:?}"
+    );
+    // The same status but for what is the process's own.
+    let theirs = fs::read_to_string(format!("/proc/{}/status", init.child.pid.as_raw_nonzero())).unwrap();
+    let ours = bench
+        .exec(init.child.pidfd.as_fd(), |p| {
+            p["args"] = json!(["cat", "/proc/self/status"])
+        })
+        .unwrap()
+        .stdout;
+    for key in [
+        "Uid",
+        "Gid",
+        "Groups",
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+        "NoNewPrivs",
+        "Seccomp",
+    ] {
+        let line = |text: &str| {
+            text.lines()
+                .find(|l| l.starts_with(&format!("{key}:")))
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(line(&theirs), line(&ours));
+    }
+    assert!(ours.contains("Seccomp:\t2"), "{ours}");
+
+    let missing = bench
+        .exec(init.child.pidfd.as_fd(), |p| p["args"] = json!(["nosuch"]))
+        .unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "exec \"nosuch\": not found in PATH \"/usr/bin:/bin\""
+    );
+    let missing = bench
+        .exec(init.child.pidfd.as_fd(), |p| p["cwd"] = json!("/nosuch"))
+        .unwrap_err();
+    assert!(
+        missing
+            .to_string()
+            .starts_with("cannot enter the working directory /nosuch: No such file"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn exec_into_a_container_that_ended_is_an_error() {
+    let bench = Bench::sh("echo up; exec sleep 1000");
+    let mut init = sleeper(&bench);
+    rustix::process::pidfd_send_signal(&init.child.pidfd, rustix::process::Signal::KILL).unwrap();
+    init.wait();
+    let error = bench.exec(init.child.pidfd.as_fd(), |_| {}).unwrap_err().to_string();
+    assert_eq!(error, "cannot join the pid namespace: No such process (os error 3)");
+}
+
+#[test]
+fn exec_with_another_user_does_not_take_the_annotations() {
+    let mut bench = Bench::sh("echo up; exec sleep 1000");
+    bench.spec["annotations"] = json!({"dev.hove.user": "web"});
+    let init = sleeper(&bench);
+    let id = |user: serde_json::Value| {
+        let pidfd = init.child.pidfd.as_fd();
+        bench.exec(pidfd, |p| {
+            p["args"] = json!(["id"]);
+            p["user"] = user;
+        })
+    };
+    assert_eq!(
+        id(json!({"uid": 0, "gid": 0})).unwrap().stdout,
+        "uid=33(web) gid=34(web) groups=4(log)\n"
+    );
+    assert_eq!(id(json!({"uid": 5, "gid": 6})).unwrap().stdout, "uid=5 gid=6\n");
+}
+
+#[test]
+fn a_process_is_born_in_its_cgroups() {
+    let hierarchies = cgroup::Hierarchies::detect().unwrap();
+    let path = format!("/hove-starter-test-{}", std::process::id());
+    let group = cgroup::Cgroup::create(&hierarchies, &path).unwrap();
+    let mut bench = Bench::sh(
+        "cat /proc/self/cgroup; ls /sys/fs/cgroup; cat /sys/fs/cgroup/pids/cgroup.procs; touch /sys/fs/cgroup/x; mkdir /sys/fs/cgroup/pids/x",
+    );
+    bench.cgroup = Some(group.placement().unwrap());
+    bench.linux()["cgroupsPath"] = json!(path);
+    bench.mount(
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                       "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+    );
+    let output = bench.run().unwrap();
+    for line in output.stdout.lines().filter(|l| l.contains(":/")) {
+        assert!(line.ends_with(&path), "{line}");
+    }
+    if hierarchies.mode() != cgroup::Mode::V2 {
+        for name in ["memory", "pids", "cpu"] {
+            assert!(output.stdout.lines().any(|l| l == name), "{output:?}");
+        }
+        assert!(
+            output.stdout.ends_with("1\n4\n") || output.stdout.contains("\n1\n"),
+            "{output:?}"
+        );
+    }
+    assert_eq!(output.stderr.matches("Read-only file system").count(), 2, "{output:?}");
+    // In a cgroup namespace the same place is the root.
+    bench.namespace("cgroup", None);
+    let output = bench.run().unwrap();
+    for line in output.stdout.lines().filter(|l| l.contains(":/")) {
+        assert!(line.ends_with(":/"), "{line}");
+    }
+    drop(bench);
+    group.remove().unwrap();
+}
+
+/// `exit(42)`, as the smallest ELF there is.
+fn tiny_program() -> Vec<u8> {
+    let code = [0xbf, 42, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
+    let base: u64 = 0x40_0000;
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    for word in [base + 120, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    let size = 120 + code.len() as u64;
+    for word in [0, base, base, size, size, 0x1000] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    elf
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_program_from_memory_needs_no_root_at_all() {
+    let memfd = rustix::fs::memfd_create("tiny", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    fs::File::from(memfd.try_clone().unwrap())
+        .write_all(&tiny_program())
+        .unwrap();
+    let mut bench = Bench::new(&["/pause"]);
+    bench.spec["mounts"] = json!([]);
+    bench.root = support::Root::Empty;
+    let (stdio, _stdout, _stderr): (Stdio, _, _) = pipes();
+    let created = bench.create_with(Executable::Fd(memfd), stdio).unwrap();
+    let root = format!("/proc/{}/root", created.pid().as_raw_nonzero());
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    assert!(
+        fs::write(format!("{root}/x"), "")
+            .unwrap_err()
+            .to_string()
+            .contains("Read-only")
+    );
+    assert_eq!(
+        fs::read_to_string(format!("/proc/{}/mounts", created.pid().as_raw_nonzero()))
+            .unwrap()
+            .lines()
+            .count(),
+        1
+    );
+    let child = created.start().unwrap().wait().unwrap();
+    let options = rustix::process::WaitIdOptions::EXITED;
+    let status = rustix::process::waitid(rustix::process::WaitId::PidFd(child.pidfd.as_fd()), options).unwrap();
+    assert_eq!(status.unwrap().exit_status(), Some(42));
+}
+
+#[test]
+fn seccomp_without_no_new_privileges() {
+    let mut bench = Bench::sh("mkdir /tmp/x; cat /proc/self/status");
+    bench.process()["noNewPrivileges"] = json!(false);
+    bench.process()["user"] = json!({"uid": 1000, "gid": 1000});
+    bench.linux()["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
+    });
+    let output = bench.run().unwrap();
+    assert!(output.stderr.contains("No space left"), "{output:?}");
+    for line in [
+        "Seccomp:\t2",
+        "NoNewPrivs:\t0",
+        "CapEff:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+    ] {
+        assert!(output.stdout.contains(line), "no {line} in {output:?}");
+    }
+}
