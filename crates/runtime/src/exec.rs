@@ -29,6 +29,8 @@ const BUFFER_BYTES: usize = 32 << 10;
 /// comes after that is written by someone else.
 const DRAIN_BYTES: usize = 1 << 20;
 
+const SIGKILL: i32 = 9;
+
 /// Which streams an exec has.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Streams {
@@ -88,9 +90,9 @@ impl Exec {
         Ok(code.cast_signed())
     }
 
-    /// Changes the terminal's size. One that has ended needs none.
-    pub(crate) fn resizer(&self) -> Resizer {
-        Resizer {
+    /// What can be done to it while it is waited for.
+    pub(crate) fn control(&self) -> Control {
+        Control {
             shim: self.task.shim.clone(),
             container: self.task.container.clone(),
             exec_id: self.task.exec_id.clone(),
@@ -100,13 +102,22 @@ impl Exec {
 
 /// What can still be done to an exec while it is waited for.
 #[derive(Clone)]
-pub(crate) struct Resizer {
+pub(crate) struct Control {
     shim: ShimClient,
     container: ContainerId,
     exec_id: String,
 }
 
-impl Resizer {
+impl Control {
+    /// Kills it with all that it has started. One that has ended needs no killing.
+    pub(crate) async fn kill(&self) {
+        let _ = self
+            .shim
+            .kill(self.container.as_str(), &self.exec_id, SIGKILL, true)
+            .await;
+    }
+
+    /// Changes the terminal's size.
     pub(crate) async fn resize(&self, width: u16, height: u16) {
         if let Err(error) = self
             .shim
@@ -118,6 +129,7 @@ impl Resizer {
         }
     }
 
+    /// Says that no more input will come.
     pub(crate) async fn close_stdin(&self) {
         // One that has ended reads no more; a shim that has gone closes everything.
         let _ = self.shim.close_stdin(self.container.as_str(), &self.exec_id).await;
@@ -194,7 +206,6 @@ impl Drop for Task {
         let (shim, container) = (self.shim.clone(), self.container.clone());
         let (exec_id, dir) = (std::mem::take(&mut self.exec_id), std::mem::take(&mut self.dir));
         tokio::spawn(async move {
-            const SIGKILL: i32 = 9;
             // It may have ended meanwhile, or never have started; then there is nothing to kill or to wait for.
             if shim.kill(container.as_str(), &exec_id, SIGKILL, true).await.is_ok() {
                 let _ = shim.wait(container.as_str(), &exec_id).await;

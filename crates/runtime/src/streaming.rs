@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Runtime;
 use crate::blocking::blocking;
-use crate::exec::{Exec, Resizer, Streams, pump_output};
+use crate::exec::{Control, Exec, Streams, pump_output};
 
 /// How long a connection to a port on the pod's own loopback may take: the kernel answers at once, unless the
 /// listener's backlog is full.
@@ -68,7 +68,7 @@ async fn converse(mut exec: Exec, io: StreamIo) -> Result<i32> {
     } = io;
     let (mut stdout, mut stderr) = (stdout, stderr);
     let ended = CancellationToken::new();
-    let control = exec.resizer();
+    let control = exec.control();
     let (output, errors, input) = (exec.stdout.take(), exec.stderr.take(), exec.stdin.take());
     let outputs = async {
         tokio::try_join!(
@@ -103,7 +103,7 @@ async fn converse(mut exec: Exec, io: StreamIo) -> Result<i32> {
 }
 
 /// The client's input, to its end; then the process's.
-async fn pump_input(from: Option<Input>, to: Option<pipe::Sender>, control: &Resizer) {
+async fn pump_input(from: Option<Input>, to: Option<pipe::Sender>, control: &Control) {
     let (Some(mut from), Some(mut to)) = (from, to) else {
         return;
     };
@@ -113,7 +113,7 @@ async fn pump_input(from: Option<Input>, to: Option<pipe::Sender>, control: &Res
     control.close_stdin().await;
 }
 
-async fn pump_sizes(mut sizes: mpsc::Receiver<TerminalSize>, control: &Resizer) {
+async fn pump_sizes(mut sizes: mpsc::Receiver<TerminalSize>, control: &Control) {
     while let Some(size) = sizes.recv().await {
         control.resize(size.width, size.height).await;
     }

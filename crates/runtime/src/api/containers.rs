@@ -16,7 +16,7 @@ use crate::sandbox::{Handle, Message, View};
 use crate::status;
 
 /// How long a killed container may take to end. The kernel needs a millisecond, a process in uninterruptible sleep for ever.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 const SIGKILL: i32 = 9;
 

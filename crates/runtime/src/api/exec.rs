@@ -6,7 +6,7 @@ use cri::v1::*;
 use cri::{Error, ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::containers::find;
+use super::containers::{KILL_LIMIT, find};
 use crate::exec::{Capped, Exec, Streams, pump_output};
 use crate::node::Node;
 use crate::status::sandbox_state;
@@ -21,20 +21,26 @@ pub(super) async fn sync(node: &Node, request: ExecSyncRequest) -> Result<ExecSy
         ..Streams::default()
     };
     let exec = Exec::start(node, &request.container_id, &request.cmd, streams).await?;
-    match u64::try_from(request.timeout) {
-        Ok(seconds @ 1..) => match tokio::time::timeout(Duration::from_secs(seconds), run(exec)).await {
-            Ok(done) => done,
-            // The exec was dropped with the future, and so is killed with all that it has started.
-            Err(_) => Err(Error::new(
-                ErrorKind::DeadlineExceeded,
-                format!(
-                    "the command {:?} ran for longer than {seconds} s and was killed",
-                    request.cmd
-                ),
-            )),
-        },
-        _ => run(exec).await,
+    let control = exec.control();
+    let mut run = std::pin::pin!(run(exec));
+    let Some(limit) = u64::try_from(request.timeout)
+        .ok()
+        .filter(|s| *s > 0)
+        .map(Duration::from_secs)
+    else {
+        return run.await;
+    };
+    if let Ok(done) = tokio::time::timeout(limit, &mut run).await {
+        return done;
     }
+    // The caller may rely on it that nothing of the command runs any more.
+    control.kill().await;
+    let killed = tokio::time::timeout(KILL_LIMIT, run).await.is_ok();
+    let fate = if killed { "was killed" } else { "can't be killed" };
+    Err(Error::new(
+        ErrorKind::DeadlineExceeded,
+        format!("the command {:?} ran for longer than {limit:?} and {fate}", request.cmd),
+    ))
 }
 
 async fn run(mut exec: Exec) -> Result<ExecSyncResponse> {

@@ -134,7 +134,7 @@ fn first_record(node: &Node, config: PodSandboxConfig, runtime_handler: String) 
     })
 }
 
-/// The configured name, else the host's.
+/// The configured name, else the host's; on the host's network always the host's, since its UTS namespace is.
 fn hostname(config: &PodSandboxConfig) -> Result<String> {
     if config.hostname.len() > HOSTNAME_BYTES {
         return Err(Error::invalid(format!(
@@ -142,7 +142,7 @@ fn hostname(config: &PodSandboxConfig) -> Result<String> {
             config.hostname
         )));
     }
-    if !config.hostname.is_empty() {
+    if !config.hostname.is_empty() && !spec::host_network(config) {
         return Ok(config.hostname.clone());
     }
     Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())

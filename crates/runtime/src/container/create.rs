@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cri::ErrorKind;
-use cri::v1::{ContainerConfig, ContainerEventType, ContainerMetadata};
+use cri::v1::{ContainerConfig, ContainerEventType, ContainerMetadata, NamespaceMode};
 use image::Image;
 use tracing::{info, warn};
 
@@ -117,6 +117,7 @@ impl Sandbox {
     }
 
     fn spec(&self, id: &ContainerId, config: &ContainerConfig, image: &Image) -> Result<oci_spec::runtime::Spec> {
+        self.check_target(config)?;
         let facts = facts::gather(config, self.node())?;
         let sandbox = &self.state.record;
         Ok(spec::container(&spec::ContainerInputs {
@@ -131,6 +132,27 @@ impl Sandbox {
             cgroup_parent: &sandbox.cgroup_parent,
             facts: &facts,
         })?)
+    }
+
+    /// A PID namespace to join must be one that lives.
+    fn check_target(&self, config: &ContainerConfig) -> Result<()> {
+        let security = config.linux.as_ref().and_then(|l| l.security_context.as_ref());
+        let options = security.and_then(|s| s.namespace_options.as_ref());
+        let Some(options) = options.filter(|o| o.pid == NamespaceMode::Target as i32) else {
+            return Ok(());
+        };
+        let target = self.container(&ContainerId::from(options.target_id.as_str()))?;
+        if target.is_running() {
+            return Ok(());
+        }
+        Err(cri::Error::new(
+            ErrorKind::FailedPrecondition,
+            format!(
+                "namespace_options.target_id: container {} does not run, so it has no PID namespace to share",
+                options.target_id
+            ),
+        )
+        .into())
     }
 
     fn first_record(&self, id: &ContainerId, config: ContainerConfig, image: &Image) -> Result<ContainerRecord> {

@@ -134,8 +134,9 @@ fn devices(config: &ContainerConfig, privileged: bool) -> Result<Vec<HostDevice>
         let access = access(listed)?;
         // A link leads to the device that it names today.
         let host = fs::canonicalize(host).map_err(Error::file("find the device", host))?;
+        let before = devices.len();
         find(&host, container, &access, &mut devices)?;
-        if devices.is_empty() {
+        if devices.len() == before {
             return Err(cri::Error::invalid(format!("devices.host_path: {} is not a device", host.display())).into());
         }
     }
