@@ -32,6 +32,14 @@ pub struct Catalogue {
     database: Database,
 }
 
+/// All that is recorded.
+pub struct Loaded {
+    /// Images by id.
+    pub images: Vec<(Digest, Record)>,
+    /// Unpacked layers by chain id.
+    pub chains: Vec<(Digest, Chain)>,
+}
+
 /// What one commit changes.
 #[derive(Default)]
 pub struct Change {
@@ -60,10 +68,13 @@ impl Catalogue {
 
     /// All that is recorded. A record that can't be read is left out with a warning: one broken image must not keep a
     /// node from starting.
-    pub fn load(&self) -> Result<(Vec<(Digest, Record)>, Vec<(Digest, Chain)>)> {
+    pub fn load(&self) -> Result<Loaded> {
         self.run(|| {
             let transaction = self.database.begin_read()?;
-            Ok((read_table(&transaction, IMAGES)?, read_table(&transaction, CHAINS)?))
+            Ok(Loaded {
+                images: read_table(&transaction, IMAGES)?,
+                chains: read_table(&transaction, CHAINS)?,
+            })
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
 
-use crate::catalogue::{Catalogue, Chain, Change};
+use crate::catalogue::{Catalogue, Chain, Change, Loaded};
 use crate::content::Content;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -92,7 +92,10 @@ impl Store {
         // The lock first: nothing of another process's is swept.
         let catalogue = Catalogue::open(&images)?;
         let content = Content::open(&images)?;
-        let (records, chains) = catalogue.load()?;
+        let Loaded {
+            images: records,
+            chains,
+        } = catalogue.load()?;
         let layers: HashSet<u64> = chains.iter().map(|(_, chain)| chain.number).collect();
         let (snapshots, writables, next_snapshot) =
             Snapshots::open(root.join("snapshots"), |number| layers.contains(&number))?;

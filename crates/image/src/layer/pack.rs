@@ -198,7 +198,7 @@ impl<W: Write> Packer<W> {
         header.set_gid(u64::from(stat.st_gid).min(USTAR_ID));
         header.set_size(size.min(USTAR_SIZE));
         if stat.st_mtime_nsec != 0 || stat.st_mtime < 0 {
-            add("mtime", pax_time(stat.st_mtime, stat.st_mtime_nsec as u64).as_bytes());
+            add("mtime", pax_time(stat.st_mtime, stat.st_mtime_nsec).as_bytes());
         }
         header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0).min(USTAR_SIZE));
         if matches!(kind, EntryType::Char | EntryType::Block) {

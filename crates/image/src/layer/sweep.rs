@@ -40,12 +40,10 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-fn remove(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    move_up: &mut dyn FnMut(BorrowedFd<'_>, &[u8]) -> Result<(), Errno>,
-    levels: usize,
-) -> Result<(), Errno> {
+/// Moves a name of a directory to where it is removed later.
+type MoveUp<'a> = dyn FnMut(BorrowedFd<'_>, &[u8]) -> Result<(), Errno> + 'a;
+
+fn remove(parent: BorrowedFd<'_>, name: &[u8], move_up: &mut MoveUp<'_>, levels: usize) -> Result<(), Errno> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}

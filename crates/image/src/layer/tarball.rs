@@ -42,6 +42,9 @@ pub enum Kind {
     Fifo,
 }
 
+/// (offset, length) of what is no hole in a sparse file, in order.
+pub type Segments = Vec<(u64, u64)>;
+
 /// One entry's description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -63,8 +66,8 @@ pub struct Entry {
     pub size: u64,
     /// Extended attributes.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// For a sparse file, (offset, length) of what is no hole, in order.
-    pub segments: Option<Vec<(u64, u64)>>,
+    /// For a sparse file, where its bytes go.
+    pub segments: Option<Segments>,
 }
 
 /// Reads entries; after [`Reader::next_entry`], [`Read`] yields the entry's stored bytes.
@@ -236,7 +239,8 @@ impl<R: Read> Reader<R> {
             segments: None,
         };
         if entry_type == EntryType::GNUSparse {
-            (entry.segments, entry.size) = self.gnu_segments(header)?;
+            let (segments, size) = self.gnu_segments(header)?;
+            (entry.segments, entry.size) = (Some(segments), size);
         } else if pax.contains_key(&b"GNU.sparse.major"[..]) {
             if (number(&pax, "GNU.sparse.major")?, number(&pax, "GNU.sparse.minor")?) != (Some(1), Some(0)) {
                 return Err(invalid(
@@ -357,7 +361,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Old GNU format: four segments in the header, more in blocks that follow it.
-    fn gnu_segments(&mut self, header: &Header) -> io::Result<(Option<Vec<(u64, u64)>>, u64)> {
+    fn gnu_segments(&mut self, header: &Header) -> io::Result<(Segments, u64)> {
         let gnu = header
             .as_gnu()
             .ok_or_else(|| invalid("sparse file in an archive that is not GNU's"))?;
@@ -387,12 +391,12 @@ impl<R: Read> Reader<R> {
             extension.sparse().iter().try_for_each(&mut add)?;
             more = extension.is_extended();
         }
-        Ok((Some(segments), gnu.real_size()?))
+        Ok((segments, gnu.real_size()?))
     }
 
     /// PAX 1.0: the data begins with the number of segments and each one's offset and length, in decimal lines, padded
     /// to a block.
-    fn pax_segments(&mut self) -> io::Result<Vec<(u64, u64)>> {
+    fn pax_segments(&mut self) -> io::Result<Segments> {
         let (mut text, mut start) = (Vec::new(), 0);
         let mut next = |reader: &mut Self| -> io::Result<u64> {
             loop {

@@ -36,7 +36,7 @@ pub fn sample_tree(dir: &Path) {
         dir.display()
     ));
     let set = |file: &str, name: &str, value: &[u8]| {
-        rustix::fs::lsetxattr(&dir.join(file), name, value, rustix::fs::XattrFlags::empty()).unwrap();
+        rustix::fs::lsetxattr(dir.join(file), name, value, rustix::fs::XattrFlags::empty()).unwrap();
     };
     set("file", "user.note", b"a\nb\n");
     // cap_net_bind_service+ep, version 2.
