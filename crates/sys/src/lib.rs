@@ -6,6 +6,7 @@
 //! Functions that a child may call between clone and exec take prepared data and neither allocate nor lock; their
 //! documentation says so.
 
+pub mod bpf;
 pub mod error;
 pub mod fifo;
 pub mod inherited;
