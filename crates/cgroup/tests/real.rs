@@ -143,10 +143,8 @@ fn a_process_is_placed_everywhere_counted_and_killed() {
     assert!(stats.cpu.is_some(), "{stats:?}");
     if group.hierarchies().version(Controller::Memory).is_some() {
         let memory = stats.memory.unwrap();
-        assert!(
-            memory.page_faults > 0 && memory.working_set <= memory.usage,
-            "{memory:?}"
-        );
+        // The kernel brings memory.stat up to date every two seconds; only the counters that limits go by are exact.
+        assert!(memory.usage > 0 && memory.working_set <= memory.usage, "{memory:?}");
         assert_eq!(memory.limit, None);
     }
 
