@@ -1,0 +1,378 @@
+//! `hove run`: a pod in front of you.
+//!
+//! - [`screen`]: progress on standard error, output on standard output, and neither in the other's way.
+//! - [`follow`]: each container's output, from its start to its end.
+
+mod follow;
+mod screen;
+
+use std::{io::Read, path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use http::Method;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::{follow::Followers, screen::Screen};
+use super::delete;
+use crate::{
+    args::Run,
+    client::{Client, Lines, path, segment},
+    config::Settings,
+    node_api::{self, Line, LineKind},
+    reach, terminal, view,
+};
+
+pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
+    let pod = read(&args.file)?;
+    let namespace = pod.metadata.namespace.clone().unwrap_or(args.namespace);
+    let screen = Arc::new(Screen::new());
+    screen.step("reaching the node");
+    let client = reach::node(&settings).await?;
+    // Before the pod is made: from here on Ctrl-C takes it down.
+    let signals = Signals::new()?;
+    let query = if args.detach {
+        vec![("lease", "false".to_owned())]
+    } else {
+        Vec::new()
+    };
+    let base = format!("{}/namespaces/{}/runs", node_api::BASE, segment(&namespace));
+    let lines = client
+        .lines(Method::POST, &path(&base, &query), serde_json::to_vec(&pod)?.into())
+        .await;
+    let lines = match lines {
+        Ok(lines) => lines,
+        Err(error) => {
+            screen.clear();
+            bail!(error);
+        }
+    };
+    let followers = Followers::new(client.clone(), namespace.clone(), &pod, screen.clone());
+    let mut session = Session {
+        client,
+        namespace,
+        name: String::new(),
+        screen,
+        followers,
+        last: pod,
+        ending: Ending::None,
+    };
+    let outcome = session.watch(lines, signals, args.detach).await;
+    session.screen.clear();
+    outcome
+}
+
+/// The one pod of a file.
+fn read(file: &Path) -> Result<Pod> {
+    let name = file.display().to_string();
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    } else {
+        text = std::fs::read_to_string(file).with_context(|| name.clone())?;
+    }
+    let mut documents = pod::load(&text, &name)?;
+    match documents.len() {
+        1 => Ok(documents.remove(0).pod),
+        count => bail!("{name}: has {count} pods; `hove run` takes a file with one"),
+    }
+}
+
+/// Why the pod is being taken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It is not.
+    None,
+    /// All its containers have ended and none will be started again.
+    Finished,
+    /// A signal came: the exit code is 128 and its number, as a shell has it.
+    Signal(u8),
+}
+
+struct Session {
+    client: Client,
+    namespace: String,
+    name: String,
+    screen: Arc<Screen>,
+    followers: Followers,
+    last: Pod,
+    ending: Ending,
+}
+
+impl Session {
+    /// Until the pod is gone; detached: until it runs.
+    async fn watch(&mut self, mut lines: Lines, mut signals: Signals, detach: bool) -> Result<ExitCode> {
+        let mut was_up = false;
+        loop {
+            let line = tokio::select! {
+                line = lines.next() => line?,
+                number = signals.next() => {
+                    self.interrupted(number).await?;
+                    continue;
+                }
+            };
+            let Some(line) = line else {
+                bail!("the node has ended; the pod may still run: see `hove get pods`")
+            };
+            if line.is_empty() {
+                continue;
+            }
+            let Line {
+                kind,
+                elapsed_ms,
+                object,
+            } = serde_json::from_slice(&line)?;
+            match kind {
+                LineKind::Event => {
+                    let event: Event = serde_json::from_value(object)?;
+                    let warning = event.type_.as_deref() == Some("Warning");
+                    self.screen
+                        .event(elapsed_ms, warning, event.message.as_deref().unwrap_or_default());
+                }
+                LineKind::Gone => return self.gone().await,
+                LineKind::Pod => {
+                    self.last = serde_json::from_value(object)?;
+                    self.name = self.last.metadata.name.clone().unwrap_or_default();
+                    if !detach {
+                        self.followers.look(&self.last);
+                    }
+                    if !was_up && is_up(&self.last) {
+                        was_up = true;
+                        self.screen.up(elapsed_ms, &summary(&self.last, detach));
+                        if detach {
+                            return Ok(ExitCode::SUCCESS);
+                        }
+                    }
+                    if matches!(view::phase(&self.last), "Succeeded" | "Failed") {
+                        if detach {
+                            return Ok(self.verdict());
+                        }
+                        self.finished().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The pod has done its work.
+    async fn finished(&mut self) -> Result<()> {
+        if self.ending != Ending::None {
+            return Ok(());
+        }
+        self.ending = Ending::Finished;
+        self.screen.step("taking the pod down");
+        self.take_down(None).await
+    }
+
+    /// The first signal takes the pod down within its grace period, the second at once.
+    async fn interrupted(&mut self, number: u8) -> Result<()> {
+        let again = matches!(self.ending, Ending::Signal(_));
+        self.ending = Ending::Signal(number);
+        if again {
+            self.screen.say("killing the containers");
+            return self.take_down(Some(0)).await;
+        }
+        let grace = self
+            .last
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds)
+            .unwrap_or(30);
+        self.screen.say(&format!(
+            "taking {} down; its containers have {grace} s to end in (Ctrl-C again: kill them now)",
+            self.name
+        ));
+        self.screen.step("taking the pod down");
+        self.take_down(None).await
+    }
+
+    async fn take_down(&self, grace: Option<u32>) -> Result<()> {
+        match delete::mark(&self.client, &self.namespace, &self.name, grace).await {
+            Ok(_) => Ok(()),
+            Err(crate::client::Error::Refused { reason, .. }) if reason == "NotFound" => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The pod is gone: what is left of its output, and what came of it.
+    async fn gone(&mut self) -> Result<ExitCode> {
+        self.followers.finish().await;
+        self.screen.clear();
+        match self.ending {
+            Ending::Signal(number) => {
+                terminal::note(format!("{} is gone", self.name));
+                Ok(ExitCode::from(128 + number))
+            }
+            Ending::Finished => Ok(self.verdict()),
+            Ending::None => {
+                terminal::note(format!("{} was deleted by somebody else", self.name));
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    }
+
+    /// The pod's own exit code.
+    fn verdict(&self) -> ExitCode {
+        if view::phase(&self.last) == "Succeeded" {
+            return ExitCode::SUCCESS;
+        }
+        self.screen.clear();
+        for reason in failures(&self.last) {
+            terminal::note(reason);
+        }
+        ExitCode::FAILURE
+    }
+}
+
+/// Whether all containers are started: those that are done already count.
+fn is_up(pod: &Pod) -> bool {
+    let wanted = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
+    let statuses = view::container_statuses(pod);
+    let started = statuses.iter().filter_map(|status| status.state.as_ref());
+    statuses.len() == wanted && started.filter(|state| state.waiting.is_none()).count() == wanted
+}
+
+fn summary(pod: &Pod, detach: bool) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let mut text = format!("pod {name} is up");
+    if let Some(ip) = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()) {
+        text.push_str(&format!(" at {ip}"));
+    }
+    let containers = pod.spec.as_ref().map(|spec| &spec.containers[..]).unwrap_or_default();
+    let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    for (host, inside) in ports.filter_map(|port| Some((port.host_port?, port.container_port))) {
+        text.push_str(&format!(", host port {host} -> {inside}"));
+    }
+    if !detach {
+        text.push_str("; Ctrl-C takes it down");
+    }
+    text
+}
+
+/// What each container that failed says of itself.
+fn failures(pod: &Pod) -> Vec<String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    let mut lines = Vec::new();
+    let why: Vec<_> = [status.reason, status.message]
+        .into_iter()
+        .flatten()
+        .filter(|text| !text.is_empty())
+        .collect();
+    lines.push(match why.is_empty() {
+        true => format!("pod {name} failed"),
+        false => format!("pod {name} failed: {}", why.join(": ")),
+    });
+    for status in view::init_statuses(pod).iter().chain(view::container_statuses(pod)) {
+        let end = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+        if let Some(end) = end.filter(|end| end.exit_code != 0) {
+            let message = end.message.as_deref().filter(|text| !text.is_empty());
+            let message = message.map(|text| format!(": {text}")).unwrap_or_default();
+            lines.push(format!(
+                "container {} ended with exit code {} ({}){message}",
+                status.name,
+                end.exit_code,
+                view::end_word(end)
+            ));
+        }
+    }
+    lines
+}
+
+/// The signals that end a command.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The number of the next.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+            _ = self.hangup.recv() => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: serde_json::Value) -> Pod {
+        let spec = json!({"containers": [{"name": "web", "ports": [{"containerPort": 80, "hostPort": 8001}]}]});
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec, "status": status})).unwrap()
+    }
+
+    fn container(state: serde_json::Value) -> serde_json::Value {
+        json!({"name": "web", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state})
+    }
+
+    #[test]
+    fn up_is_when_every_container_was_started() {
+        for (state, expected) in [
+            (json!({"waiting": {}}), false),
+            (json!({"running": {}}), true),
+            (json!({"terminated": {"exitCode": 0}}), true),
+        ] {
+            assert_eq!(is_up(&pod(json!({"containerStatuses": [container(state)]}))), expected);
+        }
+        assert!(!is_up(&pod(json!({}))));
+    }
+
+    #[test]
+    fn the_summary_says_where() {
+        let text = summary(&pod(json!({"podIP": "10.85.0.2"})), false);
+        assert_eq!(
+            text,
+            "pod p is up at 10.85.0.2, host port 8001 -> 80; Ctrl-C takes it down"
+        );
+    }
+
+    #[test]
+    fn failures_say_which_container_and_why() {
+        let status = json!({"phase": "Failed", "containerStatuses": [container(json!({"terminated": {"exitCode": 3, "reason": "Error"}}))]});
+        assert_eq!(
+            failures(&pod(status)),
+            ["pod p failed", "container web ended with exit code 3 (Error)"]
+        );
+    }
+
+    #[test]
+    fn a_file_has_one_pod() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pod.yaml");
+        let one = "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME}\nspec: {containers: [{name: c, image: i}]}\n";
+        std::fs::write(&file, one.replace("NAME", "a")).unwrap();
+        assert_eq!(read(&file).unwrap().metadata.name.as_deref(), Some("a"));
+        std::fs::write(
+            &file,
+            format!("{}---\n{}", one.replace("NAME", "a"), one.replace("NAME", "b")),
+        )
+        .unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("has 2 pods"));
+        std::fs::write(&file, one.replace("image", "imgae").replace("NAME", "a")).unwrap();
+        let error = read(&file).unwrap_err().to_string();
+        assert!(
+            error.contains("pod.yaml") && error.contains("spec.containers[0].imgae"),
+            "{error}"
+        );
+        let missing = read(Path::new("/no/such.yaml")).unwrap_err();
+        assert!(
+            format!("{missing:#}").starts_with("/no/such.yaml: No such file"),
+            "{missing:#}"
+        );
+    }
+}

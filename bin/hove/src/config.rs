@@ -1,0 +1,173 @@
+//! The configuration file, and what flags, environment, file and defaults come to.
+
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::args::Places;
+
+/// Where the configuration is when nobody says otherwise.
+const CONFIG_FILE: &str = "/etc/hove/config.toml";
+
+/// `/etc/hove/config.toml`. Everything has a default; what is not known is refused.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    root: Option<PathBuf>,
+    state: Option<PathBuf>,
+    log_dir: Option<PathBuf>,
+    shim: Option<PathBuf>,
+    network: NetworkSection,
+    cgroup: CgroupSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NetworkSection {
+    bridge: Option<String>,
+    subnet: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CgroupSection {
+    parent: Option<String>,
+}
+
+/// A node, as it is set up. All paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What outlives a boot.
+    pub root: PathBuf,
+    /// What dies with the boot, and the sockets.
+    pub state: PathBuf,
+    /// The containers' logs.
+    pub log_dir: PathBuf,
+    /// The file that was asked for by name.
+    pub config: Option<PathBuf>,
+    /// The supervisor's program.
+    pub shim: PathBuf,
+    /// The bridge's name; the nf_tables table is named after it.
+    pub bridge: String,
+    /// The pods' addresses.
+    pub subnet: String,
+    /// The cgroup above all pods.
+    pub cgroup_parent: String,
+}
+
+impl Settings {
+    /// Flags (and the environment, which clap folds into them) win over the file, the file over the defaults.
+    pub fn resolve(places: &Places) -> Result<Settings> {
+        let file = read(places.config.as_deref())?;
+        let choose = |flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str| {
+            let path = flag.clone().or(file).unwrap_or_else(|| default.into());
+            std::path::absolute(&path).with_context(|| format!("the working directory of {}", path.display()))
+        };
+        let shim = match places.shim.clone().or(file.shim) {
+            Some(path) => std::path::absolute(path)?,
+            None => shim_beside_us()?,
+        };
+        let cgroup_parent = file.cgroup.parent.unwrap_or_else(|| "/hove".into());
+        if !cgroup_parent.starts_with('/')
+            || cgroup_parent.len() < 2
+            || cgroup_parent.split('/').any(|part| part == "..")
+        {
+            bail!(
+                "[cgroup] parent = {cgroup_parent:?}: want an absolute path below a cgroup hierarchy, such as \"/hove\""
+            );
+        }
+        Ok(Settings {
+            root: choose(&places.root, file.root, "/var/lib/hove")?,
+            state: choose(&places.state, file.state, "/run/hove")?,
+            log_dir: choose(&places.log_dir, file.log_dir, "/var/log/pods")?,
+            config: places.config.as_deref().map(std::path::absolute).transpose()?,
+            shim,
+            bridge: file.network.bridge.unwrap_or_else(|| "hove0".into()),
+            subnet: file.network.subnet.unwrap_or_else(|| "10.85.0.0/16".into()),
+            cgroup_parent,
+        })
+    }
+
+    /// The Pod API's socket.
+    pub fn api_socket(&self) -> PathBuf {
+        self.state.join("api.sock")
+    }
+}
+
+/// A file that is asked for must be there; the usual one need not.
+fn read(asked: Option<&Path>) -> Result<File> {
+    let path = asked.unwrap_or(Path::new(CONFIG_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&text).with_context(|| path.display().to_string()),
+        Err(error) if error.kind() == ErrorKind::NotFound && asked.is_none() => Ok(File::default()),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+fn parse(text: &str) -> Result<File> {
+    toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))
+}
+
+fn shim_beside_us() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("/proc/self/exe")?;
+    Ok(own.with_file_name("hove-shim"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_need_no_file() {
+        let settings = Settings::resolve(&Places::default()).unwrap();
+        assert_eq!(settings.api_socket(), Path::new("/run/hove/api.sock"));
+        assert_eq!(
+            (settings.bridge.as_str(), settings.cgroup_parent.as_str()),
+            ("hove0", "/hove")
+        );
+        assert!(settings.shim.ends_with("hove-shim"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.toml");
+        std::fs::write(
+            &config,
+            "root = \"/r\"\nstate = \"/s\"\n[network]\nbridge = \"hove7\"\n",
+        )
+        .unwrap();
+        let places = Places {
+            state: Some("/t".into()),
+            config: Some(config),
+            ..Default::default()
+        };
+        let settings = Settings::resolve(&places).unwrap();
+        assert_eq!((settings.root, settings.state), ("/r".into(), "/t".into()));
+        assert_eq!(settings.bridge, "hove7");
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_its_place() {
+        let error = parse("[network]\nbrigde = \"x\"\n").unwrap_err().to_string();
+        assert!(
+            error.contains("line 2") && error.contains("brigde") && error.contains("bridge"),
+            "{error}"
+        );
+        assert!(parse("root = 7").is_err());
+        let missing = Places {
+            config: Some("/no/such.toml".into()),
+            ..Default::default()
+        };
+        assert!(
+            Settings::resolve(&missing)
+                .unwrap_err()
+                .to_string()
+                .contains("/no/such.toml")
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! A node: the only place that composes one.
+//!
+//! ```text
+//!  lock STATE/lock ─► images, network ─► runtime (recovery) ─► streaming server ─► objects ─► sync ─► API on STATE/api.sock
+//! ```
+//!
+//! Each arrow is a line of [`run`]. What a node leaves when it stops is what its pods need; when it stops because it is
+//! idle, nothing.
+
+mod idle;
+
+use std::{
+    fs::Permissions,
+    net::Ipv4Addr,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::FlockOperation;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::idle::Connections;
+use crate::{
+    config::Settings,
+    node_api::{self, NodeApi},
+    reach,
+};
+
+/// How long the former node of a state directory may take to end.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long open requests may take when the node stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs a node until a signal comes, or, with `until_idle`, until nothing is left to do. Calls `ready` when it serves.
+pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("a node needs root: run `hove daemon` as root");
+    }
+    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    reach::create_state_directory(&settings.state)?;
+    let lock = own_state(&settings.state).await?;
+    let node = Node::compose(&settings).await?;
+
+    let connections = Connections::new();
+    let listener = connections.listen(bind(&settings.api_socket())?);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone().cancelled_owned();
+    let server = tokio::spawn(
+        axum::serve(listener, node.router(&settings))
+            .with_graceful_shutdown(stopped)
+            .into_future(),
+    );
+    let engine = tokio::spawn(node.engine.clone().run(stop.clone()));
+    tracing::info!(state = %settings.state.display(), root = %settings.root.display(), "the node is ready");
+    ready()?;
+
+    let idle = async {
+        match until_idle {
+            true => idle::until_idle(&connections, &node.objects).await,
+            false => std::future::pending().await,
+        }
+    };
+    let is_idle = tokio::select! {
+        idle = idle => { idle?; true }
+        _ = signals.0.recv() => false,
+        _ = signals.1.recv() => false,
+    };
+    // First the name, so that nobody connects who would not be served.
+    let _ = std::fs::remove_file(settings.api_socket());
+    stop.cancel();
+    // Followed logs and watches have no end of their own.
+    let _ = timeout(DRAIN_TIMEOUT, server).await;
+    let _ = timeout(DRAIN_TIMEOUT, engine).await;
+    if is_idle {
+        tracing::info!("nothing is left to do");
+        node.leave_nothing(&settings).await;
+        remove_state(&settings.state);
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// The parts that requests and the end of the node need.
+struct Node {
+    objects: Arc<objects::Store>,
+    images: Arc<image::Store>,
+    network: Arc<network::Network>,
+    runtime: Arc<runtime::Runtime>,
+    engine: Arc<Engine>,
+}
+
+impl Node {
+    /// From the bottom up; what was running before is found again here.
+    async fn compose(settings: &Settings) -> Result<Node> {
+        std::fs::create_dir_all(&settings.root).with_context(|| settings.root.display().to_string())?;
+        let images = Arc::new(image::Store::open(&settings.root)?);
+        let network = Arc::new(network::Network::open(network::Config {
+            bridge: settings.bridge.clone(),
+            subnet: settings.subnet.parse()?,
+            ..network::Config::below(&settings.state)
+        })?);
+        let objects = Arc::new(objects::Store::open(&settings.root.join("objects.redb"))?);
+        let config = runtime::Config {
+            cgroup_parent: settings.cgroup_parent.clone(),
+            ..runtime::Config::below(&settings.state, &settings.shim)
+        };
+        let runtime = runtime::Runtime::open(config, images.clone(), network.clone()).await?;
+        let loopback = (Ipv4Addr::LOCALHOST, 0).into();
+        let streaming = streaming::Server::bind(loopback, runtime.clone())
+            .await
+            .context("the streaming server")?;
+        runtime.set_streaming_urls(Arc::new(streaming));
+        let engine = Arc::new(Engine);
+        Ok(Node {
+            objects,
+            images,
+            network,
+            runtime,
+            engine,
+        })
+    }
+
+    fn router(&self, settings: &Settings) -> axum::Router {
+        let kubernetes = apiserver::router(apiserver::Api {
+            objects: self.objects.clone(),
+            runtime: self.runtime.clone(),
+            log_root: settings.log_dir.clone(),
+            groups: vec![node_api::GROUP],
+        });
+        let own = node_api::router(NodeApi {
+            objects: self.objects.clone(),
+            images: self.images.clone(),
+            runtime: self.runtime.clone(),
+        });
+        kubernetes.merge(own)
+    }
+
+    /// What no pod needs any more goes from the machine: bridge, nf_tables table, cgroups.
+    async fn leave_nothing(&self, settings: &Settings) {
+        let network = self.network.clone();
+        let parent = settings.cgroup_parent.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            if let Err(error) = network.close_if_unused() {
+                tracing::warn!(%error, "the bridge or its rules are left");
+            }
+            let hierarchies = cgroup::Hierarchies::detect()?;
+            for path in [format!("{parent}/shims"), parent] {
+                cgroup::remove::remove_if_empty(&hierarchies, &path)?;
+            }
+            Ok::<_, cgroup::Error>(())
+        });
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(%error, "cgroups are left");
+        }
+    }
+}
+
+/// One node per state directory. A former one that ends right now is waited for.
+async fn own_state(state: &Path) -> Result<OwnedFd> {
+    let path = state.join("lock");
+    match timeout(LOCK_TIMEOUT, reach::lock(&path, FlockOperation::LockExclusive)).await {
+        Ok(lock) => lock,
+        Err(_) => bail!(
+            "another node owns {}: stop it, or choose another --state and --root",
+            state.display()
+        ),
+    }
+}
+
+/// The socket for root alone.
+fn bind(path: &Path) -> Result<UnixListener> {
+    let named = || path.display().to_string();
+    // Whoever left it is dead: the lock is ours.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(named),
+        _ => {}
+    }
+    // Nobody can connect before the mode is set: the listener exists from here on, and its directory may be open to all.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener.with_context(named)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(named)?;
+    Ok(listener)
+}
+
+/// Removes what an idle node leaves of its state directory. The lock goes last; a command that waits for it makes a new one.
+fn remove_state(state: &Path) {
+    for directory in ["sandboxes", "netns"] {
+        let _ = std::fs::remove_dir(state.join(directory));
+    }
+    let _ = std::fs::remove_dir_all(state.join("network"));
+    let _ = std::fs::remove_file(state.join("node.log"));
+    let starting = reach::try_lock(&state.join("start.lock"));
+    if let Ok(Some(_starting)) = &starting {
+        let _ = std::fs::remove_file(state.join("start.lock"));
+    }
+    let _ = std::fs::remove_file(state.join("lock"));
+    let _ = std::fs::remove_dir(state);
+}
+
+// TEMPORARY until runtime and sync are there.
+struct Engine;
+impl Engine {
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        stop.cancelled().await
+    }
+}

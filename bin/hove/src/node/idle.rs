@@ -1,0 +1,134 @@
+//! When a node that was started by a command may end: no pods, and nobody connected, for [`IDLE_GRACE`].
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use objects::{Kind, Scope, Store};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+    sync::watch,
+    time::timeout,
+};
+
+/// How long nothing must happen. The next command of a script finds the node still there.
+const IDLE_GRACE: Duration = Duration::from_secs(2);
+
+/// Counts connections.
+#[derive(Clone)]
+pub struct Connections(watch::Sender<usize>);
+
+impl Connections {
+    /// None yet.
+    pub fn new() -> Connections {
+        Connections(watch::Sender::new(0))
+    }
+
+    /// Counts those that `listener` accepts.
+    pub fn listen(&self, listener: UnixListener) -> CountingListener {
+        CountingListener {
+            listener,
+            connections: self.clone(),
+        }
+    }
+}
+
+/// Returns when nothing has been there for [`IDLE_GRACE`].
+pub async fn until_idle(connections: &Connections, objects: &Arc<Store>) -> objects::Result<()> {
+    let mut open = connections.0.subscribe();
+    loop {
+        let mut pods = objects.watch(Scope::all(Kind::Pod), Some(objects.version()))?;
+        let busy = *open.borrow_and_update() > 0 || !objects.list(&Scope::all(Kind::Pod))?.0.is_empty();
+        let change = async {
+            tokio::select! {
+                _ = open.changed() => {}
+                _ = pods.next() => {}
+            }
+        };
+        if busy {
+            change.await;
+        } else if timeout(IDLE_GRACE, change).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// A listener whose connections are counted while they are open, upgraded ones too.
+pub struct CountingListener {
+    listener: UnixListener,
+    connections: Connections,
+}
+
+impl axum::serve::Listener for CountingListener {
+    type Io = CountedStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (CountedStream, ()) {
+        let (stream, _) = axum::serve::Listener::accept(&mut self.listener).await;
+        self.connections.0.send_modify(|count| *count += 1);
+        (
+            CountedStream {
+                stream,
+                connections: self.connections.clone(),
+            },
+            (),
+        )
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An open connection.
+pub struct CountedStream {
+    stream: UnixStream,
+    connections: Connections,
+}
+
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        self.connections.0.send_modify(|count| *count -= 1);
+    }
+}
+
+impl AsyncRead for CountedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for CountedStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,158 @@
+//! Images over the API.
+
+use std::{
+    io::{self, Read},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use apiserver::{Failure, Query};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+};
+use futures_util::TryStreamExt;
+use http::StatusCode;
+use image::{Error, Image, ImageConfig, Reference, Source, Store};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::NodeApi;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// `GET images`.
+pub async fn list(State(api): State<NodeApi>) -> Result<Json<Value>> {
+    with_store(api, |store| Ok(items(&store.list()))).await
+}
+
+/// `POST images:import`, the archive as the body.
+pub async fn import(State(api): State<NodeApi>, query: Query, body: Body) -> Result<Json<Value>> {
+    let reference = query.get("reference").map(parse_reference).transpose()?;
+    let stream = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+    let mut stream = SyncIoBridge::new(Box::pin(stream));
+    with_store(api, move |store| {
+        let result = store.import(Source::Stream(&mut stream), reference.as_ref(), &|_| {});
+        // A client that is still sending would not read why its archive was refused.
+        drain(&mut stream);
+        Ok(items(&result?))
+    })
+    .await
+}
+
+/// A directory of this machine.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromDirectory {
+    directory: PathBuf,
+    reference: Option<String>,
+    #[serde(default)]
+    config: ImageConfig,
+}
+
+/// `POST images:importLayout`.
+pub async fn import_layout(State(api): State<NodeApi>, Json(from): Json<FromDirectory>) -> Result<Json<Value>> {
+    let reference = from.reference.as_deref().map(parse_reference).transpose()?;
+    with_store(api, move |store| {
+        Ok(items(&store.import(
+            Source::OciLayout(from.directory),
+            reference.as_ref(),
+            &|_| {},
+        )?))
+    })
+    .await
+}
+
+/// `POST images:importRootfs`.
+pub async fn import_rootfs(State(api): State<NodeApi>, Json(from): Json<FromDirectory>) -> Result<Json<Value>> {
+    let reference = from
+        .reference
+        .as_deref()
+        .ok_or_else(|| Failure::bad_request("reference is missing"))?;
+    let reference = parse_reference(reference)?;
+    with_store(api, move |store| {
+        Ok(items(&[store.import_rootfs(
+            &from.directory,
+            &reference,
+            &from.config,
+        )?]))
+    })
+    .await
+}
+
+/// `GET images/NAME`.
+pub async fn inspect(State(api): State<NodeApi>, Path(name): Path<String>) -> Result<Json<Value>> {
+    with_store(api, move |store| store.get(&name).map(|image| whole(&image))).await
+}
+
+/// `DELETE images/NAME`.
+pub async fn remove(State(api): State<NodeApi>, Path(name): Path<String>, query: Query) -> Result<Json<Value>> {
+    let force = query.flag("force")?;
+    with_store(api, move |store| {
+        let removed = store.remove(&name, force)?;
+        Ok(json!({"untagged": removed.untagged, "deleted": removed.deleted.map(|id| id.to_string())}))
+    })
+    .await
+}
+
+/// Why an operation on images failed, for a client.
+pub fn failure(error: &Error) -> Failure {
+    let message = error.to_string();
+    match error {
+        Error::NotFound { .. } => Failure::not_found(message),
+        Error::Ambiguous { .. } | Error::Reference(_) | Error::Digest(_) => Failure::bad_request(message),
+        Error::InUse { .. } => Failure::conflict(message),
+        Error::Malformed { .. } | Error::Mismatch { .. } | Error::Limit { .. } | Error::Entry { .. } => {
+            Failure::with_code(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+        }
+        _ => Failure::internal(message),
+    }
+}
+
+/// The store's calls block.
+async fn with_store(
+    api: NodeApi,
+    work: impl FnOnce(&Store) -> image::Result<Value> + Send + 'static,
+) -> Result<Json<Value>> {
+    match tokio::task::spawn_blocking(move || work(&api.images)).await {
+        Ok(Ok(value)) => Ok(Json(value)),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(panicked) => Err(Failure::internal(panicked.to_string())),
+    }
+}
+
+fn parse_reference(text: &str) -> Result<Reference> {
+    text.parse()
+        .map_err(|error: image::reference::Error| Failure::bad_request(error.to_string()))
+}
+
+fn drain(stream: &mut impl Read) {
+    // The client is gone: then nobody needs it.
+    let _ = io::copy(stream, &mut io::sink());
+}
+
+fn items(images: &[Arc<Image>]) -> Value {
+    let items: Vec<_> = images.iter().map(|image| summary(image)).collect();
+    json!({"apiVersion": "hove.dev/v1", "kind": "ImageList", "items": items})
+}
+
+fn summary(image: &Image) -> Value {
+    json!({
+        "id": image.id.to_string(),
+        "tags": image.tags,
+        "digests": image.digests,
+        "sizeBytes": image.size_bytes,
+        "importedAt": image.imported_at,
+    })
+}
+
+fn whole(image: &Image) -> Value {
+    let mut value = summary(image);
+    value["apiVersion"] = "hove.dev/v1".into();
+    value["kind"] = "Image".into();
+    value["config"] = json!(image.config);
+    value["layers"] = json!(image.layers);
+    value
+}

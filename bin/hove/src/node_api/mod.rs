@@ -1,0 +1,77 @@
+//! The node's own group, `/apis/hove.dev/v1`: what Kubernetes has no path for.
+//!
+//! ```text
+//! namespaces/NS/runs                    runs.rs        POST a Pod: creates it and streams its progress; the connection is its lease
+//! namespaces/NS/pods/POD/namespaces     namespaces.rs  GET whose namespaces the pod's are, and which processes are in them
+//! images                                images.rs      GET
+//! images:import                                        POST an archive
+//! images:importLayout, images:importRootfs             POST which directory
+//! images/NAME…                                         GET, DELETE
+//! ```
+
+mod images;
+mod namespaces;
+mod preflight;
+mod runs;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+
+pub use runs::{Line, LineKind};
+
+/// The group and its version.
+pub const GROUP: (&str, &str) = ("hove.dev", "v1");
+/// What its paths begin with.
+pub const BASE: &str = "/apis/hove.dev/v1";
+
+/// What the group stands on.
+#[derive(Clone)]
+pub struct NodeApi {
+    /// Pods and events.
+    pub objects: Arc<objects::Store>,
+    /// Images.
+    pub images: Arc<image::Store>,
+    /// The runtime, behind the CRI.
+    pub runtime: Arc<dyn cri::RuntimeService>,
+}
+
+/// The routes.
+pub fn router(api: NodeApi) -> Router {
+    Router::new()
+        .route(BASE, get(resources))
+        .route(&format!("{BASE}/namespaces/{{namespace}}/runs"), post(runs::create))
+        .route(
+            &format!("{BASE}/namespaces/{{namespace}}/pods/{{name}}/namespaces"),
+            get(namespaces::read),
+        )
+        .route(&format!("{BASE}/images"), get(images::list))
+        .route(&format!("{BASE}/images:import"), post(images::import))
+        .route(&format!("{BASE}/images:importLayout"), post(images::import_layout))
+        .route(&format!("{BASE}/images:importRootfs"), post(images::import_rootfs))
+        .route(
+            &format!("{BASE}/images/{{*name}}"),
+            get(images::inspect).delete(images::remove),
+        )
+        // An archive has any size.
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(api)
+}
+
+async fn resources() -> Json<Value> {
+    let resource = |name: &str, namespaced: bool, kind: &str, verbs: &[&str]| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": verbs});
+    Json(json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": format!("{}/{}", GROUP.0, GROUP.1),
+        "resources": [
+            resource("images", false, "Image", &["delete", "get", "list"]),
+            resource("runs", true, "Run", &["create"]),
+            resource("pods/namespaces", true, "PodNamespaces", &["get"]),
+        ],
+    }))
+}

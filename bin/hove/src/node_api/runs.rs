@@ -1,0 +1,193 @@
+//! Runs: a pod whose life is a connection's.
+//!
+//! The answer is a line of JSON ([`Line`]) for each change of the pod and each event about it, until the pod is gone. When
+//! the client goes first, the pod is deleted with its own grace period: a terminal that is closed leaves nothing behind.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use apiserver::{Failure, Query};
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http::header;
+use k8s_openapi::api::core::v1::Pod;
+use objects::{Key, Kind, Scope, Store, Watch, WatchEvent};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{NodeApi, preflight};
+
+/// How often a silent answer says that it is alive, by an empty line: a client that is gone is noticed by then.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// One line of the answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: LineKind,
+    /// Since the request came, in milliseconds.
+    pub elapsed_ms: u64,
+    /// The pod, or the event.
+    pub object: Value,
+}
+
+/// What a line tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LineKind {
+    /// The pod was made or changed.
+    Pod,
+    /// Something happened to it.
+    Event,
+    /// It is gone. The last line.
+    Gone,
+}
+
+/// `POST namespaces/NS/runs`. With `lease=false` the pod stays when the client goes.
+pub async fn create(
+    State(api): State<NodeApi>,
+    Path(namespace): Path<String>,
+    query: Query,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    let begin = Instant::now();
+    let leased = query.get("lease") != Some("false");
+    let json = apiserver::accept_pod(&namespace, &body)?;
+    let pod: Pod = serde_json::from_value(json.clone()).map_err(|error| Failure::internal(error.to_string()))?;
+    // A name that is taken is found here before any port is looked at, and again, for good, by `create`.
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    if !name.is_empty() && api.objects.get(&Key::pod(&namespace, &name)).is_ok() {
+        return Err(objects::Error::AlreadyExists(Key::pod(&namespace, &name)).into());
+    }
+    preflight::check(&api, &pod).await?;
+
+    let store = api.objects.clone();
+    // The watches begin before the pod: nothing of its life is missed.
+    let version = store.version();
+    let created = tokio::task::spawn_blocking(move || store.create(Kind::Pod, json)).await;
+    let created = created.map_err(|panicked| Failure::internal(panicked.to_string()))??;
+    let uid = created.uid().to_owned();
+    let lease = leased.then(|| Lease {
+        store: api.objects.clone(),
+        key: created.key(),
+        uid: uid.clone(),
+    });
+    let scope = |kind, name: Option<&str>| Scope {
+        kind,
+        namespace: Some(created.namespace().to_owned()),
+        name: name.map(str::to_owned),
+    };
+    let progress = Progress {
+        begin,
+        pods: api
+            .objects
+            .watch(scope(Kind::Pod, Some(created.name())), Some(version))?,
+        events: api.objects.watch(scope(Kind::Event, None), Some(version))?,
+        uid,
+        lease,
+        gone: false,
+    };
+    let lines = stream::unfold(progress, |mut progress| async move {
+        let line = progress.next().await?;
+        Some((Ok::<_, Infallible>(line), progress))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
+}
+
+struct Progress {
+    begin: Instant,
+    pods: Watch,
+    events: Watch,
+    uid: String,
+    lease: Option<Lease>,
+    gone: bool,
+}
+
+impl Progress {
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.gone {
+            tokio::select! {
+                // What happened is told before what came of it.
+                biased;
+                event = self.events.next() => {
+                    let event = event?.ok()?;
+                    let about = &event.object().json()["involvedObject"]["uid"];
+                    if about == self.uid.as_str() && !matches!(event, WatchEvent::Deleted(_)) {
+                        return Some(self.line(LineKind::Event, event.object().json()));
+                    }
+                }
+                change = self.pods.next() => {
+                    let change = change?.ok()?;
+                    if change.object().uid() != self.uid {
+                        continue;
+                    }
+                    let deleted = matches!(change, WatchEvent::Deleted(_));
+                    if deleted {
+                        self.gone = true;
+                        if let Some(lease) = self.lease.take() {
+                            lease.end();
+                        }
+                    }
+                    let kind = if deleted { LineKind::Gone } else { LineKind::Pod };
+                    return Some(self.line(kind, change.object().json()));
+                }
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b"\n")),
+            }
+        }
+        None
+    }
+
+    fn line(&self, kind: LineKind, object: &Value) -> Bytes {
+        let elapsed_ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let line = Line {
+            kind,
+            elapsed_ms,
+            object: object.clone(),
+        };
+        let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes.into()
+    }
+}
+
+/// Takes the pod down when it is dropped: hyper drops an answer whose client is gone.
+struct Lease {
+    store: Arc<Store>,
+    key: Key,
+    uid: String,
+}
+
+impl Lease {
+    /// The pod is gone already.
+    fn end(mut self) {
+        self.uid.clear();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.uid.is_empty() {
+            return;
+        }
+        let (store, key, uid) = (self.store.clone(), self.key.clone(), std::mem::take(&mut self.uid));
+        let delete = move || match store.delete(&key, Some(&uid), None) {
+            Ok(_) => tracing::info!(pod = key.name, "the client is gone: its pod is taken down"),
+            Err(objects::Error::NotFound(_) | objects::Error::Conflict { .. }) => {}
+            Err(error) => tracing::error!(pod = key.name, %error, "a pod whose client is gone can't be taken down"),
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(delete)),
+            Err(_) => delete(),
+        }
+    }
+}

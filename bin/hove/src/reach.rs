@@ -1,0 +1,166 @@
+//! Finds the node, or starts one.
+
+use std::{fs::File, io::ErrorKind, os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::timeout,
+};
+
+use crate::{
+    client::{Client, Error},
+    config::Settings,
+};
+
+/// How long a node may take to start: recovery of many pods included.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many lines of a failed node's log are shown.
+const LOG_LINES: usize = 10;
+
+/// What a node that was started by a command says on its standard output, as one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Started {
+    /// The API answers.
+    Ready,
+    /// It could not start, and why.
+    Failed(String),
+}
+
+/// A client of the node that owns the state directory; starts one where there is none.
+pub async fn node(settings: &Settings) -> Result<Client> {
+    let client = Client::new(settings.api_socket());
+    if answers(&client).await? {
+        return Ok(client);
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("a node needs root: run this command as root (sudo hove …)");
+    }
+    create_state_directory(&settings.state)?;
+    // Two commands at once start one node: the second waits here until the first has started it.
+    let _starting = lock(&settings.state.join("start.lock"), FlockOperation::LockExclusive).await?;
+    if answers(&client).await? {
+        return Ok(client);
+    }
+    start(settings).await?;
+    Ok(client)
+}
+
+/// Whether a node answers; an error when one may be there that this user can't reach.
+async fn answers(client: &Client) -> Result<bool> {
+    match client.get::<serde_json::Value>("/version").await {
+        Ok(_) => Ok(true),
+        Err(Error::NoNode(error)) if error.kind() == ErrorKind::PermissionDenied => {
+            bail!(
+                "{}: permission denied: run this command as root (sudo hove …)",
+                client.socket().display()
+            )
+        }
+        Err(Error::NoNode(_)) => Ok(false),
+        // It was there a moment ago, and ends.
+        Err(Error::Broken(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn start(settings: &Settings) -> Result<()> {
+    let log_path = settings.state.join("node.log");
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .with_context(|| log_path.display().to_string())?;
+    let mut command = Command::new(std::env::current_exe().context("/proc/self/exe")?);
+    command.arg("daemon").args(["--until-idle", "--detached"]);
+    let places = [
+        ("--root", Some(&settings.root)),
+        ("--state", Some(&settings.state)),
+        ("--log-dir", Some(&settings.log_dir)),
+        ("--shim", Some(&settings.shim)),
+        ("--config", settings.config.as_ref()),
+    ];
+    for (flag, path) in places {
+        if let Some(path) = path {
+            command.arg(flag).arg(path);
+        }
+    }
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    let mut child = command.spawn().context("hove daemon")?;
+    let stdout = child.stdout.take().context("hove daemon has no standard output")?;
+    let line = timeout(START_TIMEOUT, BufReader::new(stdout).lines().next_line()).await;
+    match line {
+        Ok(Ok(Some(line))) => match serde_json::from_str(&line)? {
+            Started::Ready => Ok(()),
+            Started::Failed(why) => bail!("the node did not start: {why}"),
+        },
+        Ok(_) => {
+            let status = child.wait().await?;
+            bail!("the node did not start ({status}): {}", last_lines(&log_path))
+        }
+        Err(_) => bail!(
+            "the node did not start within {START_TIMEOUT:?}; see {}",
+            log_path.display()
+        ),
+    }
+}
+
+/// Makes the state directory, for root alone.
+pub fn create_state_directory(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .with_context(|| path.display().to_string())
+}
+
+/// Opens and locks `path`, waiting for the lock if `operation` does. The file's owner removes it in the end, so a lock
+/// counts only if it is still on the file of that name.
+pub async fn lock(path: &Path, operation: FlockOperation) -> Result<OwnedFd> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || lock_blocking(&path, operation)).await?
+}
+
+/// Locks `path` if nobody else has it.
+pub fn try_lock(path: &Path) -> Result<Option<OwnedFd>> {
+    match lock_blocking(path, FlockOperation::NonBlockingLockExclusive) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.downcast_ref() == Some(&Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock_blocking(path: &Path, operation: FlockOperation) -> Result<OwnedFd> {
+    loop {
+        let file = rustix::fs::open(
+            path,
+            OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC,
+            Mode::RUSR | Mode::WUSR,
+        )
+        .with_context(|| format!("open {}", path.display()))?;
+        rustix::fs::flock(&file, operation).with_context(|| format!("flock {}", path.display()))?;
+        let locked = rustix::fs::fstat(&file)?;
+        match rustix::fs::stat(path) {
+            Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => return Ok(file),
+            // The former owner removed it, and the directory perhaps: the caller's own may be made anew.
+            _ => create_state_directory(path.parent().unwrap_or(Path::new("/")))?,
+        }
+    }
+}
+
+fn last_lines(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<_> = text.lines().rev().take(LOG_LINES).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n  ")
+}
