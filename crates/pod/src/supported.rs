@@ -70,6 +70,7 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("spec.terminationGracePeriodSeconds", Honoured),
     ("spec.tolerations", NoEffect("there is one node, without taints")),
     ("spec.volumes[].emptyDir.medium", Honoured),
+    ("spec.volumes[].emptyDir.sizeLimit", Honoured),
     ("spec.volumes[].hostPath", Honoured),
     ("spec.volumes[].name", Honoured),
     ("status", NoEffect("set by the node")),

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 
 use super::{Names, Once, names};
-use crate::{path::Path, problem::Found};
+use crate::{path::Path, problem::Found, quantity::Quantity};
 
 /// Checks the volumes; answers their names.
 pub fn volumes(spec: &PodSpec, path: &Path<'_>, found: &mut Found) -> Names {
@@ -61,6 +61,18 @@ fn source(volume: &Volume, path: &Path<'_>, found: &mut Found) {
     if let Some(empty_dir) = &volume.empty_dir {
         let medium = empty_dir.medium.as_deref().unwrap_or_default();
         found.one_of(path.field("emptyDir").field("medium"), medium, &["", "Memory"]);
+        if let Some(limit) = &empty_dir.size_limit {
+            let path = path.field("emptyDir");
+            match limit.0.parse::<Quantity>() {
+                Ok(quantity) if quantity.is_negative() => {
+                    found.invalid(path.field("sizeLimit"), &limit.0, "must be greater than or equal to 0");
+                }
+                // On disk nobody would watch over it.
+                Ok(_) if medium != "Memory" => found.not_honoured(path.field("sizeLimit"), "without medium: Memory"),
+                Ok(_) => {}
+                Err(error) => found.invalid(path.field("sizeLimit"), &limit.0, error.to_string()),
+            }
+        }
     }
 }
 
