@@ -1,7 +1,11 @@
 //! Forgetting tracked connections to a host port.
 //!
 //! Connection tracking decides about translation once per flow and remembers. A UDP flow that never pauses would go
-//! on missing a port that was published after it began, and go on to a dead pod after the port went to another one.
+//! on missing a port that was published after it began, or go on to the dead pod that had the port before. So its flows are
+//! forgotten when a UDP port is published. (A new TCP connection is a new flow; an old one has died with its pod.)
+//!
+//! The kernel has no index by port: it walks its whole table, 10 to 40 ms with the default size however little is in it.
+//! Nobody waits for that.
 
 use std::net::Ipv4Addr;
 
@@ -9,9 +13,9 @@ use rustix::io::Errno;
 use sys::netfilter::{HEADER, IPV4, conntrack_message};
 use sys::netlink::{ACK, Message, Socket, attributes};
 
-use crate::PortMapping;
 use crate::firewall::protocol_number;
 use crate::ports::bound_address;
+use crate::{PortMapping, Protocol};
 
 /// linux/netfilter/nfnetlink_conntrack.h.
 const GET: u16 = 1;
@@ -29,9 +33,32 @@ const FILTER_REPLY_FLAGS: u16 = 2;
 /// Compare the protocol's number and the destination port (bits 3 and 5).
 const FILTER_PROTO_AND_PORT: u32 = 1 << 3 | 1 << 5;
 
+/// Forgets the flows to those of `mappings` that are UDP, on a thread of its own. Best effort: a flow that stays
+/// remembered ends by itself, once it pauses.
+pub fn forget_in_background(mappings: &[PortMapping]) {
+    let udp: Vec<PortMapping> = mappings
+        .iter()
+        .filter(|m| m.protocol == Protocol::Udp)
+        .copied()
+        .collect();
+    if udp.is_empty() {
+        return;
+    }
+    let work = move || {
+        for mapping in udp {
+            if let Err(error) = forget(&mapping) {
+                tracing::warn!(port = mapping.host_port, %error, "tracked flows to a host port not forgotten");
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("conntrack".to_owned()).spawn(work) {
+        tracing::warn!(%error, "tracked flows to host ports not forgotten");
+    }
+}
+
 /// Deletes the connections that were made to `mapping`'s port of this host, in the calling thread's net namespace.
 /// A kernel without conntrack's netlink has nothing to say about them and is left alone.
-pub fn forget(mapping: &PortMapping) -> sys::Result<()> {
+fn forget(mapping: &PortMapping) -> sys::Result<()> {
     match try_forget(mapping) {
         Err(e) if matches!(e.errno, Errno::PROTONOSUPPORT | Errno::OPNOTSUPP) => Ok(()),
         other => other,
@@ -102,7 +129,6 @@ fn is_to(entry: &[u8], mapping: &PortMapping) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Protocol;
     use std::net::UdpSocket;
 
     fn tracked() -> usize {

@@ -42,9 +42,10 @@
 //! * An accept in `forward` speaks for this table alone: another table's drop still drops (nf_tables has no override).
 
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
 
 use sys::netfilter::{Batch, INET, IPV4, table_message};
-use sys::netlink::{CREATE, Message};
+use sys::netlink::{CREATE, Message, Socket};
 
 use crate::ports::bound_address;
 use crate::{PortMapping, Protocol, Subnet};
@@ -59,11 +60,13 @@ pub struct Published {
 }
 
 /// The table of one bridge.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Firewall {
     table: String,
     bridge: String,
     subnet: Subnet,
+    /// Kept, because closing one waits for the kernel to free what was deleted.
+    socket: Mutex<Option<Socket>>,
 }
 
 const HOST_PORTS: &str = "host_ports";
@@ -81,6 +84,7 @@ impl Firewall {
             table: bridge.to_owned(),
             bridge: bridge.to_owned(),
             subnet,
+            socket: Mutex::new(None),
         }
     }
 
@@ -96,21 +100,21 @@ impl Firewall {
         batch.push(self.new_map(2, HOST_ADDRESS_PORTS, &key));
         self.push_chains(&mut batch);
         self.push_elements(&mut batch, Change::Add, published);
-        batch.commit()
+        self.commit(batch)
     }
 
     /// Publishes ports.
     pub fn publish(&self, ports: &[Published]) -> sys::Result<()> {
         let mut batch = Batch::new();
         self.push_elements(&mut batch, Change::Add, ports);
-        batch.commit()
+        self.commit(batch)
     }
 
     /// Withdraws ports that are published. Fails with ENOENT when one is not; nothing is changed then.
     pub fn withdraw(&self, ports: &[Published]) -> sys::Result<()> {
         let mut batch = Batch::new();
         self.push_elements(&mut batch, Change::Delete, ports);
-        batch.commit()
+        self.commit(batch)
     }
 
     /// Removes the table, if it is there.
@@ -118,7 +122,20 @@ impl Firewall {
         let mut batch = Batch::new();
         batch.push(self.new_table());
         batch.push(self.delete_table());
-        batch.commit()
+        self.commit(batch)
+    }
+
+    /// In the net namespace of the thread that came here first.
+    fn commit(&self, batch: Batch) -> sys::Result<()> {
+        let mut kept = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = match kept.take() {
+            Some(socket) => socket,
+            None => Socket::netfilter()?,
+        };
+        // After an error there may be more answers on it than were read: it is not kept.
+        batch.commit_on(&socket)?;
+        *kept = Some(socket);
+        Ok(())
     }
 
     fn push_chains(&self, batch: &mut Batch) {

@@ -15,7 +15,7 @@ use crate::link::{Links, POD_LINK, mac_of, mac_text};
 use crate::pool::Pool;
 use crate::ports::{self, Held};
 use crate::records::{AttachmentRecord, Records, make_directory};
-use crate::{Attachment, Config, Error, PortMapping, Protocol, Remainder, Result};
+use crate::{Attachment, Config, Error, PortMapping, Remainder, Result};
 
 /// Longest sandbox id.
 const ID_MAX: usize = 128;
@@ -256,8 +256,7 @@ impl Network {
             // The table is not as it was left (a `nft flush ruleset`?): make it whole again.
             self.firewall.rebuild(&self.all_published()).map_err(firewall_refused)?;
         }
-        // A new TCP connection is a new flow; a UDP client's next datagram need not be.
-        forget_flows(record.ports.iter().filter(|mapping| mapping.protocol == Protocol::Udp));
+        conntrack::forget_in_background(&record.ports);
         Ok(())
     }
 
@@ -331,7 +330,6 @@ impl Network {
             // Not all were there: an attachment that never got so far, or a table that somebody changed.
             self.firewall.rebuild(&self.all_published()).map_err(firewall_refused)?;
         }
-        forget_flows(record.ports.iter());
         Ok(())
     }
 
@@ -415,15 +413,6 @@ impl Network {
 
     fn bridge(&self) -> MutexGuard<'_, Uplink> {
         self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Flows that began before keep the decision of then. Best effort: a flow that is remembered ends by itself, in time.
-fn forget_flows<'a>(mappings: impl Iterator<Item = &'a PortMapping>) {
-    for mapping in mappings {
-        if let Err(error) = conntrack::forget(mapping) {
-            tracing::warn!(port = mapping.host_port, %error, "tracked connections to a host port not forgotten");
-        }
     }
 }
 

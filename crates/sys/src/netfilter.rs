@@ -59,20 +59,26 @@ impl Batch {
 
     /// Carries out all changes, in order and at once, in the calling thread's net namespace; or none, and says which
     /// was refused.
+    ///
+    /// Closing a netfilter socket waits until the kernel has freed what was deleted (an RCU grace period, 10 ms):
+    /// whoever can't wait keeps one open, for [`Batch::commit_on`].
     pub fn commit(self) -> Result<()> {
         if self.messages.is_empty() {
             return Ok(());
         }
+        self.commit_on(&Socket::netfilter()?)
+    }
+
+    /// The same on `socket`, which must be used for nothing else, by nobody else meanwhile, and never again after an error.
+    pub fn commit_on(self, socket: &Socket) -> Result<()> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
         let mut framed = Vec::with_capacity(self.messages.len() + 2);
-        framed.push(Message::new(
-            "nf_tables transaction",
-            BATCH_BEGIN,
-            0,
-            &header(0, TABLES),
-        ));
+        framed.push(Message::new("nf_tables transaction", BATCH_BEGIN, 0, &header(0, TABLES)));
         framed.extend(self.messages);
         framed.push(Message::new("nf_tables transaction", BATCH_END, 0, &header(0, TABLES)));
-        Socket::netfilter()?.batch(&mut framed)
+        socket.batch(&mut framed)
     }
 }
 
