@@ -309,11 +309,18 @@ fn make_below(mount: &Path, path: &str) -> sys::Result<()> {
 }
 
 /// Fills the empty cpusets from the hierarchy's root down to `dir`, each from its parent: v1 makes them empty, and
-/// refuses processes in an empty one (cpuset(7)).
+/// refuses processes in an empty one (cpuset(7)). The parents are told to do that by themselves for the cgroups that are
+/// made in them later (`cgroup.clone_children`), so that it costs the first container of a parent something and the
+/// others two reads.
 fn inherit_cpuset(mount: &Path, dir: &Path) -> sys::Result<()> {
+    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+    let is_empty = |dir: &Path, name| file::read(&dir.join(name)).map(|list| list.trim().is_empty());
+    if !is_empty(dir, FILES[0])? && !is_empty(dir, FILES[1])? {
+        return Ok(());
+    }
     let mut below: Vec<&Path> = dir.ancestors().take_while(|a| *a != mount).collect();
     below.reverse();
-    for name in ["cpuset.cpus", "cpuset.mems"] {
+    for name in FILES {
         let mut inherited = file::read(&mount.join(name))?;
         for dir in &below {
             let own = file::read(&dir.join(name))?;
@@ -323,6 +330,9 @@ fn inherit_cpuset(mount: &Path, dir: &Path) -> sys::Result<()> {
                 inherited = own;
             }
         }
+    }
+    for parent in &below[..below.len() - 1] {
+        file::write(&parent.join("cgroup.clone_children"), "1")?;
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
-//! Signals to all that is in a cgroup.
+//! Signals to all that is in a cgroup; stopping it and letting it go on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file;
 use crate::group::Cgroup;
+use crate::hierarchy::{Controller, Version};
 
 /// How long the v1 freezer may take to stop every process. One in uninterruptible sleep can't be stopped; then those
 /// that were found are killed all the same, and another round looks for what they have started meanwhile.
@@ -69,6 +70,53 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Stops every process in it and below it, until [`Cgroup::thaw`]. Returns whether all had stopped within
+    /// [`FREEZE_LIMIT`]; the others follow.
+    ///
+    /// By v2's `cgroup.freeze` (Linux 5.2) also in hybrid mode: what that has stopped can still be killed, whereas the v1
+    /// freezer keeps even SIGKILL waiting.
+    pub fn freeze(&self) -> Result<bool> {
+        match self.freezer_file() {
+            Some((path, Version::V2)) => {
+                file::write(&path, "1")?;
+                let frozen = |events: &str| file::keyed(events, "frozen") == Some(1);
+                Ok(wait_until(&path.with_file_name("cgroup.events"), frozen)?)
+            }
+            Some((path, Version::V1)) => {
+                file::write(&path, "FROZEN")?;
+                Ok(wait_until(&path, |state| state.trim() == "FROZEN")?)
+            }
+            None => Err(Error::ControllerMissing {
+                controller: Controller::Freezer,
+                field: "pausing".to_owned(),
+            }),
+        }
+    }
+
+    /// Lets the processes go on that [`Cgroup::freeze`] stopped.
+    pub fn thaw(&self) -> Result<()> {
+        match self.freezer_file() {
+            Some((path, Version::V2)) => Ok(file::write(&path, "0")?),
+            Some((path, Version::V1)) => Ok(file::write(&path, "THAWED")?),
+            None => Ok(()),
+        }
+    }
+
+    /// True between [`Cgroup::freeze`] and [`Cgroup::thaw`].
+    pub fn is_frozen(&self) -> Result<bool> {
+        Ok(match self.freezer_file() {
+            Some((path, Version::V2)) => file::read(&path)?.trim() == "1",
+            Some((path, Version::V1)) => file::read(&path)?.trim() != "THAWED",
+            None => false,
+        })
+    }
+
+    fn freezer_file(&self) -> Option<(PathBuf, Version)> {
+        let v2 = self.v2_dir().map(|dir| (dir.join("cgroup.freeze"), Version::V2));
+        let v1 = self.freezer_dir().map(|dir| (dir.join("freezer.state"), Version::V1));
+        [v2, v1].into_iter().flatten().find(|(path, _)| path.exists())
+    }
+
     fn kill_frozen(&self, freezer: &Path) -> Result<()> {
         let state = freezer.join("freezer.state");
         for _ in 0..KILL_ROUNDS {
@@ -76,7 +124,7 @@ impl Cgroup {
                 return Ok(());
             }
             file::write(&state, "FROZEN")?;
-            let frozen = wait_frozen(&state);
+            let frozen = wait_until(&state, |state| state.trim() == "FROZEN");
             let killed = self.signal(Signal::KILL);
             // Thaw whatever happened: a frozen process does not even die.
             file::write(&state, "THAWED")?;
@@ -107,12 +155,12 @@ fn open(pid: i32) -> Option<std::os::fd::OwnedFd> {
     pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
-/// True once all are frozen, false if the limit passed. The v1 freezer has no event: the kernel brings its state up
-/// to date when it is read, and every read gives the stopping processes' CPU away.
-fn wait_frozen(state: &Path) -> sys::Result<bool> {
+/// Reads the file until it is as wanted: true then, false once [`FREEZE_LIMIT`] has passed. The v1 freezer has no event,
+/// and the kernel brings its state up to date only when it is read; each reading gives the CPU to those who are stopping.
+fn wait_until(path: &Path, wanted: impl Fn(&str) -> bool) -> sys::Result<bool> {
     let end = Instant::now() + FREEZE_LIMIT;
     loop {
-        if file::read(state)?.trim() == "FROZEN" {
+        if wanted(&file::read(path)?) {
             return Ok(true);
         }
         if Instant::now() >= end {

@@ -213,6 +213,46 @@ fn an_exec_leaf_dies_without_its_container() {
 }
 
 #[test]
+fn frozen_processes_do_nothing_and_can_be_killed() {
+    let all = Hierarchies::detect().unwrap();
+    let mut modes = vec![all.clone()];
+    if all.mode() == Mode::Hybrid {
+        modes.push(Hierarchies::from_parts(all.v1().to_vec(), None).unwrap());
+    }
+    for mode in modes {
+        let mut scratch = Scratch::new(&format!("freeze-{}", mode.mode()));
+        let group = Cgroup::open(&mode, scratch.group.path()).unwrap();
+        let pid = scratch.spawn(&group, "while :; do :; done");
+        let ticks = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(')')
+                .next()
+                .unwrap()
+                .split(' ')
+                .nth(12)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        assert!(!group.is_frozen().unwrap());
+        assert!(group.freeze().unwrap());
+        assert!(group.is_frozen().unwrap());
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(ticks(), before, "it used no CPU");
+        group.thaw().unwrap();
+        assert!(!group.is_frozen().unwrap());
+        let end = Instant::now() + Duration::from_secs(5);
+        while ticks() == before {
+            assert!(Instant::now() < end, "it goes on");
+        }
+        group.freeze().unwrap();
+        group.kill().unwrap();
+        assert_eq!(scratch.children[0].wait().unwrap().signal(), Some(9));
+    }
+}
+
+#[test]
 fn a_signal_reaches_all() {
     let mut scratch = Scratch::new("signal");
     let group = scratch.group.clone();
@@ -464,4 +504,52 @@ fn check_device_rules(mut scratch: Scratch) {
     );
     assert_eq!(scratch.children[0].wait().unwrap().code(), Some(0));
     scratch.children.clear();
+}
+
+/// What a container's cgroup costs on its way up and down.
+#[test]
+#[ignore = "a measurement: cargo test -p cgroup --test real measure -- --ignored --nocapture"]
+fn measure() {
+    const ROUNDS: usize = 200;
+    let scratch = Scratch::new("measure");
+    let h = scratch.group.hierarchies();
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(Some(64 << 20));
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(Some(512))
+        .set_quota(Some(20_000))
+        .set_period(Some(50_000));
+    let mut limits = LinuxResources::default();
+    limits.set_memory(Some(memory)).set_cpu(Some(cpu));
+    let mut times: [Vec<Duration>; 5] = Default::default();
+    for round in 0..ROUNDS {
+        let mut clock = Instant::now();
+        let mut lap = |times: &mut Vec<Duration>| {
+            times.push(clock.elapsed());
+            clock = Instant::now();
+        };
+        let group = Cgroup::create(h, &format!("{}/{round}", scratch.parent)).unwrap();
+        lap(&mut times[0]);
+        group.apply(&limits).unwrap();
+        lap(&mut times[1]);
+        let placement = group.placement().unwrap();
+        lap(&mut times[2]);
+        drop(placement);
+        group.stats().unwrap();
+        lap(&mut times[3]);
+        group.remove().unwrap();
+        lap(&mut times[4]);
+    }
+    println!("{} cgroups, {} v1 hierarchies:", h.mode(), h.v1().len());
+    for (name, times) in ["create", "apply cpu and memory", "placement", "stats", "remove"]
+        .iter()
+        .zip(&mut times)
+    {
+        times.sort();
+        println!(
+            "{name}: p50 {:?}, p95 {:?}",
+            times[ROUNDS / 2],
+            times[ROUNDS * 95 / 100]
+        );
+    }
 }
