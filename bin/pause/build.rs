@@ -17,6 +17,14 @@ fn main() {
     }
     println!("cargo:rerun-if-env-changed=PAUSE_LD");
 
+    let arch = var("CARGO_CFG_TARGET_ARCH");
+    let needed = source.join(format!("src/arch/{arch}.rs"));
+    assert!(
+        needed.exists(),
+        "pause has not been brought to {arch} yet: it needs {}",
+        needed.display()
+    );
+
     let object = out.join("pause.o");
     let mut rustc = Command::new(var("RUSTC"));
     rustc
@@ -44,7 +52,7 @@ fn main() {
         .arg(source.join("src/pause.rs"));
     run(rustc, "compile pause");
 
-    let mut ld = Command::new(linker(&var("HOST"), &var("TARGET"), &var("CARGO_CFG_TARGET_ARCH")));
+    let mut ld = Command::new(linker(&var("HOST"), &var("TARGET"), &arch));
     ld.args([
         "-nostdlib",
         "-static",

@@ -95,9 +95,15 @@ impl Cgroup {
         let mut enabled = std::collections::BTreeSet::new();
         for controller in plan.iter().filter_map(|w| w.controller) {
             if self.hierarchies().version(controller) == Some(Version::V2) && enabled.insert(controller) {
-                self.enable_v2(controller).map_err(|source| Error::Refused {
-                    field: format!("linux.resources (enabling the v2 controller {controller})"),
-                    source,
+                self.enable_v2(controller).map_err(|source| {
+                    let hint = match source.errno {
+                        Errno::BUSY => "; a cgroup that has processes of its own can't pass controllers on",
+                        _ => "",
+                    };
+                    Error::Refused {
+                        field: format!("the cgroup v2 controller {controller}{hint}"),
+                        source,
+                    }
                 })?;
             }
         }
