@@ -390,3 +390,95 @@ fn seccomp_without_no_new_privileges() {
         assert!(output.stdout.contains(line), "no {line} in {output:?}");
     }
 }
+
+#[test]
+fn a_pods_user_namespace_is_joined_with_all_that_belongs_to_it() {
+    let maps = |bench: &mut Bench| {
+        bench.root = support::Root::Directory;
+        for dir in ["proc", "dev", "sys"] {
+            fs::create_dir(bench.image(dir)).unwrap();
+        }
+    };
+    let mut pod = Bench::sh("echo up; sleep 1000");
+    maps(&mut pod);
+    pod.namespace("user", None);
+    for kind in ["uidMappings", "gidMappings"] {
+        pod.linux()[kind] = json!([{"containerID": 0, "hostID": 300000, "size": 65536}]);
+    }
+    let holder = sleeper(&pod);
+    let pid = holder.child.pid.as_raw_nonzero();
+    let mut bench =
+        Bench::sh("id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user; ps -o args | grep -c 'sleep 1000'");
+    maps(&mut bench);
+    for (oci, kind) in [
+        ("user", "user"),
+        ("ipc", "ipc"),
+        ("network", "net"),
+        ("uts", "uts"),
+        ("pid", "pid"),
+    ] {
+        bench.namespace(oci, Some(&format!("/proc/{pid}/ns/{kind}")));
+    }
+    let output = bench.run().unwrap();
+    let lines: Vec<_> = output
+        .stdout
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(lines[..2], ["0", "0 300000 65536"], "{output:?}");
+    assert_eq!(lines[2], of(holder.child.pid, "user"));
+    assert_ne!(lines[2], ours("user"));
+    // And by exec.
+    let output = pod
+        .exec(holder.child.pidfd.as_fd(), |p| {
+            p["args"] = json!(["cat", "/proc/self/uid_map"])
+        })
+        .unwrap();
+    assert!(output.stdout.contains("300000"), "{output:?}");
+
+    bench.namespace("pid", None);
+    let error = bench.run().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "config.json: linux.namespaces: a new PID namespace in a joined user namespace is not supported"
+    );
+}
+
+#[test]
+fn exec_with_a_terminal_and_in_the_hosts_pid_namespace() {
+    let mut bench = Bench::sh("echo up; exec sleep 1000");
+    bench.without_namespace("pid");
+    let init = sleeper(&bench);
+    let spec = bench.oci();
+    let mut process = bench.spec["process"].clone();
+    process["args"] = json!(["sh", "-c", "tty; stty size; readlink /proc/self/ns/pid"]);
+    let request = starter::ExecRequest {
+        process: &serde_json::from_value(process).unwrap(),
+        spec: &spec,
+        init: init.child.pidfd.as_fd(),
+        executable: Executable::Path,
+        stdio: Stdio::Terminal {
+            size: starter::Size { rows: 5, columns: 6 },
+        },
+        cgroup: None,
+    };
+    let mut created = starter::exec(request).unwrap().wait().unwrap();
+    let mut terminal = fs::File::from(created.terminal.take().unwrap());
+    let child = created.start().unwrap().wait().unwrap();
+    let mut text = Vec::new();
+    // The end of a session reads as EIO.
+    let _ = std::io::Read::read_to_end(&mut terminal, &mut text);
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text, format!("/dev/pts/0\r\n5 6\r\n{}\r\n", ours("pid")));
+    let options = rustix::process::WaitIdOptions::EXITED;
+    rustix::process::waitid(rustix::process::WaitId::PidFd(child.pidfd.as_fd()), options).unwrap();
+}
+
+#[test]
+fn what_is_under_way_can_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<starter::Creating>();
+    is_send::<starter::Created>();
+    is_send::<starter::Starting>();
+    is_send::<starter::Error>();
+}
