@@ -47,7 +47,7 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     reach::create_state_directory(&settings.state)?;
     let lock = own_state(&settings.state).await?;
-    let node = Node::compose(&settings).await?;
+    let (node, engine) = Node::compose(&settings).await?;
 
     let connections = Connections::new();
     let listener = connections.listen(bind(&settings.api_socket())?);
@@ -58,7 +58,7 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
             .with_graceful_shutdown(stopped)
             .into_future(),
     );
-    let engine = tokio::spawn(node.engine.clone().run(stop.clone()));
+    let mut engine = tokio::spawn(engine.run(stop.clone()));
     tracing::info!(state = %settings.state.display(), root = %settings.root.display(), "the node is ready");
     ready()?;
 
@@ -72,6 +72,11 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
         idle = idle => { idle?; true }
         _ = signals.0.recv() => false,
         _ = signals.1.recv() => false,
+        ended = &mut engine => bail!("the engine ended: {}", match ended {
+            Ok(Ok(())) => "nobody told it to".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        }),
     };
     // First the name, so that nobody connects who would not be served.
     let _ = std::fs::remove_file(settings.api_socket());
@@ -94,12 +99,11 @@ struct Node {
     images: Arc<image::Store>,
     network: Arc<network::Network>,
     runtime: Arc<runtime::Runtime>,
-    engine: Arc<Engine>,
 }
 
 impl Node {
     /// From the bottom up; what was running before is found again here.
-    async fn compose(settings: &Settings) -> Result<Node> {
+    async fn compose(settings: &Settings) -> Result<(Node, sync::Engine)> {
         std::fs::create_dir_all(&settings.root).with_context(|| settings.root.display().to_string())?;
         let images = Arc::new(image::Store::open(&settings.root)?);
         let network = Arc::new(network::Network::open(network::Config {
@@ -118,14 +122,27 @@ impl Node {
             .await
             .context("the streaming server")?;
         runtime.set_streaming_urls(Arc::new(streaming));
-        let engine = Arc::new(Engine);
-        Ok(Node {
-            objects,
-            images,
-            network,
-            runtime,
+        let engine = sync::Engine::new(
+            sync::Config {
+                log_root: settings.log_dir.clone(),
+                cgroup_parent: settings.cgroup_parent.clone(),
+                node_name: node_name(),
+                ..sync::Config::new(&settings.root)
+            },
+            runtime.clone(),
+            runtime.clone(),
+            objects.clone(),
+            volume::Volumes::new(&settings.root),
+        )?;
+        Ok((
+            Node {
+                objects,
+                images,
+                network,
+                runtime,
+            },
             engine,
-        })
+        ))
     }
 
     fn router(&self, settings: &Settings) -> axum::Router {
@@ -207,10 +224,7 @@ fn remove_state(state: &Path) {
     let _ = std::fs::remove_dir(state);
 }
 
-// TEMPORARY until runtime and sync are there.
-struct Engine;
-impl Engine {
-    async fn run(self: Arc<Self>, stop: CancellationToken) {
-        stop.cancelled().await
-    }
+/// The host's name, as kubelet names its node.
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
 }

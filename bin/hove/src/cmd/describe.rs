@@ -100,7 +100,7 @@ impl Text {
 
     fn field(&mut self, name: &str, value: Option<&str>) {
         // Writing to a String can't fail.
-        let _ = writeln!(self.0, "{:<17}{}", format!("{name}:"), value.unwrap_or("<none>"));
+        let _ = writeln!(self.0, "{:<20}{}", format!("{name}:"), value.unwrap_or("<none>"));
     }
 
     fn optional(&mut self, name: &str, value: Option<&str>) {
@@ -113,7 +113,7 @@ impl Text {
         let mut name = Some(name);
         for (key, value) in pairs {
             let label = name.take().map(|name| format!("{name}:")).unwrap_or_default();
-            let _ = writeln!(self.0, "{label:<17}{key}={value}");
+            let _ = writeln!(self.0, "{label:<20}{key}={value}");
         }
         if let Some(name) = name {
             self.field(name, None);
@@ -267,11 +267,11 @@ mod tests {
         .unwrap();
         let text = describe(&pod, vec![event], Timestamp::from_second(60).unwrap());
         for expected in [
-            "IP:              10.85.0.2\n",
-            "      Reason:    Completed\n",
+            "IP:                 10.85.0.2\n",
+            "      Reason:       Completed\n",
             "Ready   False    ContainersNotReady: containers with unready status: [writer]",
             "Normal   Started   60s (x2)",
-            "Restart Policy:  Never\n",
+            "Restart Policy:     Never\n",
         ] {
             assert!(text.contains(expected), "{expected:?} in\n{text}");
         }
