@@ -14,6 +14,9 @@ pub(super) enum Abi {
 /// `__X32_SYSCALL_BIT`.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
+/// The first number that is x32's own. Below it x32 numbers its calls as x86_64 does, with the bit set.
+pub(super) const X32_OWN: u32 = X32_BIT | 512;
+
 pub(super) const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 pub(super) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 

@@ -6,7 +6,7 @@ use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
 };
 
-use super::abi::{Abi, ENOSYS, RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_LOG, X32_BIT};
+use super::abi::{Abi, ENOSYS, RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_LOG, X32_BIT, X32_OWN};
 use super::error::{Error, Result};
 
 /// The answer to a system call.
@@ -48,13 +48,26 @@ pub(super) enum Test {
     Masked(u64, u64),
 }
 
-/// All answers: for each of the two architectures that the kernel tells apart, the numbers from 0 on in segments with
-/// the same answer, each given by its first number.
+/// Neighbouring numbers with the same answer, each row of them given by its first number.
+pub(super) type Segments = Vec<(u32, Decision)>;
+
+/// All answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
-    pub(super) x86_64: Vec<(u32, Decision)>,
-    /// `None`: every call of it kills.
-    pub(super) x86: Option<Vec<(u32, Decision)>>,
+    /// From 0 up to [`X32_BIT`].
+    pub(super) x86_64: Segments,
+    pub(super) x32: X32,
+    /// From 0 on. `None`: every call of it kills.
+    pub(super) x86: Option<Segments>,
+}
+
+/// The answers from [`X32_BIT`] on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum X32 {
+    /// As x86_64's without the bit, up to [`X32_OWN`]; from there on these.
+    Listed(Segments),
+    /// These.
+    NotListed(Segments),
 }
 
 /// `SECCOMP_FILTER_FLAG_*`. TSYNC means nothing to a process with one thread; WAIT_KILLABLE_RECV nothing without a
@@ -76,29 +89,34 @@ pub(super) fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
     let abis = Abi::listed(profile.architectures().as_deref());
     let segments = |abi| abi_segments(profile, abi, default);
 
-    let mut x86_64 = segments(Abi::X86_64)?;
-    if abis.contains(&Abi::X32) {
-        x86_64.extend(segments(Abi::X32)?);
+    let tracer = (u32::MAX, Decision::Always(default));
+    let x32 = if abis.contains(&Abi::X32) {
+        let mut own = merged(segments(Abi::X32)?);
+        let first = own.partition_point(|(start, _)| *start <= X32_OWN) - 1;
+        own.drain(..first);
+        own[0].0 = X32_OWN;
+        own.push(tracer.clone());
+        X32::Listed(merged(own))
     } else {
-        x86_64.push((X32_BIT, Decision::Always(RET_KILL_PROCESS)));
-    }
-    x86_64.push((u32::MAX, Decision::Always(default)));
+        X32::NotListed(vec![(X32_BIT, Decision::Always(RET_KILL_PROCESS)), tracer.clone()])
+    };
     let x86 = match abis.contains(&Abi::X86) {
         false => None,
         true => {
             let mut x86 = segments(Abi::X86)?;
-            x86.push((u32::MAX, Decision::Always(default)));
+            x86.push(tracer);
             Some(merged(x86))
         }
     };
     Ok(Filter {
-        x86_64: merged(x86_64),
+        x86_64: merged(segments(Abi::X86_64)?),
+        x32,
         x86,
     })
 }
 
 /// The segments of one ABI, from its first number on.
-fn abi_segments(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Vec<(u32, Decision)>> {
+fn abi_segments(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Segments> {
     let mut rules: BTreeMap<u32, (Option<u32>, Vec<Check>)> = BTreeMap::new();
     let mut newest = None;
     for rule in profile.syscalls().iter().flatten() {
@@ -139,8 +157,8 @@ fn abi_segments(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Vec<(u
 }
 
 /// Of segments that begin at the same number the last counts; neighbours with the same answer become one.
-fn merged(segments: Vec<(u32, Decision)>) -> Vec<(u32, Decision)> {
-    let mut merged: Vec<(u32, Decision)> = Vec::new();
+fn merged(segments: Segments) -> Segments {
+    let mut merged = Segments::new();
     for (start, decision) in segments {
         merged.pop_if(|last| last.0 == start);
         if merged.last().is_none_or(|last| last.1 != decision) {

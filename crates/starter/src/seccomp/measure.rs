@@ -56,8 +56,11 @@ fn load_time() {
     allow_all.set_architectures(Some(vec![oci_spec::runtime::Arch::ScmpArchX86]));
     let mut native = profile.clone();
     native.set_architectures(None);
+    let mut two = profile.clone();
+    two.set_architectures(Some(vec![oci_spec::runtime::Arch::ScmpArchX86]));
     for (name, program) in [
         ("default profile", program),
+        ("the same without x32", compile(&two).unwrap()),
         ("the same, native ABI alone", compile(&native).unwrap()),
         ("allow all (the kernel's floor)", compile(&allow_all).unwrap()),
     ] {

@@ -21,6 +21,8 @@
 //! - A call of an ABI that the profile does not list kills the process. No list: the native ABI alone.
 //! - A number beyond the newest that the profile names is unknown to the profile's author: it fails with ENOSYS
 //!   instead of a denying default action, so that C libraries fall back to older calls, as on an older kernel.
+//! - x32 numbers most calls as x86_64 does. A number that only x86_64 has is answered as x86_64's; the kernel has no such
+//!   call on x32 anyway.
 //! - Number -1, "skip this call" of a tracer, gets the default action.
 
 mod abi;

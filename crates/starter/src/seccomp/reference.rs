@@ -10,51 +10,71 @@ pub(super) const X86_64: u32 = 0xc000003e;
 pub(super) const I386: u32 = 0x40000003;
 pub(super) const X32: u32 = 0x4000_0000;
 
-pub(super) fn evaluate(profile: &LinuxSeccomp, nr: u32, arch: u32, args: [u64; 6]) -> u32 {
-    let default = value(profile.default_action(), profile.default_errno_ret());
-    let listed = |wanted| profile.architectures().iter().flatten().any(|a| *a == wanted);
-    let (known, narrow) = match arch {
-        X86_64 if nr >= X32 => (listed(Arch::ScmpArchX32), false),
-        X86_64 => (true, false),
-        I386 => (listed(Arch::ScmpArchX86), true),
-        _ => return 0x8000_0000,
-    };
-    if nr == u32::MAX && (known || arch == X86_64) {
-        return default;
-    }
-    if !known {
-        return 0x8000_0000;
-    }
-    let number = |name: &str| {
-        let numbers = super::syscalls::numbers(name)?;
-        match arch {
-            I386 => numbers.x86,
-            _ if nr >= X32 => numbers.x32.map(|n| n + X32),
-            _ => numbers.x86_64,
+/// A profile to be asked.
+pub(super) struct Reference<'a> {
+    profile: &'a LinuxSeccomp,
+    rules: Vec<LinuxSyscall>,
+}
+
+impl<'a> Reference<'a> {
+    pub(super) fn new(profile: &'a LinuxSeccomp) -> Self {
+        Reference {
+            profile,
+            rules: profile.syscalls().iter().flatten().flat_map(split).collect(),
         }
-    };
-    let rules: Vec<LinuxSyscall> = profile.syscalls().iter().flatten().flat_map(split).collect();
-    let named = rules.iter().flat_map(|r| r.names()).filter_map(|n| number(n)).max();
-    if !matches!(profile.default_action(), Action::ScmpActAllow | Action::ScmpActLog) && named.is_some_and(|n| nr > n) {
-        return 0x50000 + 38;
     }
-    let about: Vec<&LinuxSyscall> = rules
-        .iter()
-        .filter(|r| r.names().iter().any(|n| number(n) == Some(nr)))
-        .filter(|r| value(r.action(), r.errno_ret()) != default)
-        .collect();
-    let unconditional = about.iter().find(|r| r.args().as_ref().is_none_or(Vec::is_empty));
-    let conditional = || {
-        about.iter().find(|r| {
-            r.args()
-                .iter()
-                .flatten()
-                .all(|arg| holds(arg, args[arg.index()], narrow))
-        })
-    };
-    unconditional
-        .or_else(conditional)
-        .map_or(default, |r| value(r.action(), r.errno_ret()))
+
+    pub(super) fn evaluate(&self, nr: u32, arch: u32, args: [u64; 6]) -> u32 {
+        let default = value(self.profile.default_action(), self.profile.default_errno_ret());
+        let listed = |wanted| self.profile.architectures().iter().flatten().any(|a| *a == wanted);
+        let (known, narrow) = match arch {
+            X86_64 if nr >= X32 => (listed(Arch::ScmpArchX32), false),
+            X86_64 => (true, false),
+            I386 => (listed(Arch::ScmpArchX86), true),
+            _ => return 0x8000_0000,
+        };
+        if nr == u32::MAX && (known || arch == X86_64) {
+            return default;
+        }
+        if !known {
+            return 0x8000_0000;
+        }
+        if arch == X86_64 && (X32..X32 + 512).contains(&nr) {
+            return self.evaluate(nr - X32, arch, args);
+        }
+        let number = |name: &str| {
+            let numbers = super::syscalls::numbers(name)?;
+            match arch {
+                I386 => numbers.x86,
+                _ if nr >= X32 => numbers.x32.map(|n| n + X32),
+                _ => numbers.x86_64,
+            }
+        };
+        let (profile, rules) = (self.profile, &self.rules);
+        let named = rules.iter().flat_map(|r| r.names()).filter_map(|n| number(n)).max();
+        if !matches!(profile.default_action(), Action::ScmpActAllow | Action::ScmpActLog)
+            && named.is_some_and(|n| nr > n)
+        {
+            return 0x50000 + 38;
+        }
+        let about: Vec<&LinuxSyscall> = rules
+            .iter()
+            .filter(|r| r.names().iter().any(|n| number(n) == Some(nr)))
+            .filter(|r| value(r.action(), r.errno_ret()) != default)
+            .collect();
+        let unconditional = about.iter().find(|r| r.args().as_ref().is_none_or(Vec::is_empty));
+        let conditional = || {
+            about.iter().find(|r| {
+                r.args()
+                    .iter()
+                    .flatten()
+                    .all(|arg| holds(arg, args[arg.index()], narrow))
+            })
+        };
+        unconditional
+            .or_else(conditional)
+            .map_or(default, |r| value(r.action(), r.errno_ret()))
+    }
 }
 
 /// A rule that names an argument twice is a rule for each of its conditions.

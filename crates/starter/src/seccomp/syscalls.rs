@@ -516,6 +516,15 @@ mod tests {
         }
     }
 
+    /// What `tree` relies on when it sends x32's calls through x86_64's search.
+    #[test]
+    fn x32_numbers_are_x86_64_s_or_its_own() {
+        for (name, x86_64, x32, _) in TABLE {
+            assert!(*x32 == *x86_64 || *x32 >= 512, "{name}");
+            assert!(*x86_64 < 512 || *x86_64 == NO, "{name}");
+        }
+    }
+
     #[test]
     fn known_numbers() {
         let row = |x86_64, x32, x86| Some(Numbers { x86_64, x32, x86 });
