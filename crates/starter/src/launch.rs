@@ -82,7 +82,14 @@ fn within(fd: BorrowedFd<'_>, f: impl FnOnce() -> sys::Result<sys::process::Chil
     })?;
     let born = f();
     let back = sys::process::setns(own.as_fd(), NEWPID);
-    let born = born?;
+    let born = born.map_err(|error| match error.errno {
+        // The kernel's way to say that the namespace takes no more processes.
+        Errno::NOMEM => Error::Step {
+            step: "start a process in the pid namespace (its first process has ended)".into(),
+            errno: error.errno,
+        },
+        _ => Error::Sys(error),
+    })?;
     match back {
         Ok(()) => Ok(born),
         Err(errno) => {

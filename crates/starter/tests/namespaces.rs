@@ -262,6 +262,24 @@ fn exec_into_a_container_that_ended_is_an_error() {
 }
 
 #[test]
+fn a_pid_namespace_without_its_first_process_takes_no_more() {
+    let mut holder = sleeper(&Bench::sh("echo up; exec sleep 1000"));
+    let path = format!("/proc/{}/ns/pid", holder.child.pid.as_raw_nonzero());
+    let mut bench = Bench::new(&["true"]);
+    bench.namespace("pid", Some("pinned"));
+    bench
+        .pinned
+        .push(("pinned".into(), fs::File::open(path).unwrap().into()));
+    rustix::process::pidfd_send_signal(&holder.child.pidfd, rustix::process::Signal::KILL).unwrap();
+    holder.wait();
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("its first process has ended"), "{error}");
+    // And the thread is back where children can be born.
+    bench.namespace("pid", None);
+    assert_eq!(bench.run().unwrap().status, 0);
+}
+
+#[test]
 fn exec_with_another_user_does_not_take_the_annotations() {
     let mut bench = Bench::sh("echo up; exec sleep 1000");
     bench.spec["annotations"] = json!({"dev.hove.user": "web"});
