@@ -109,8 +109,11 @@ impl Pod {
         let made = self.clone_in(&spec, &create, group.as_ref());
         match made {
             Ok(process) => {
+                let shares_pid =
+                    namespace_paths(&spec, Some(LinuxNamespaceType::Pid)).any(|path| self.is_shared_pid(path));
+                self.sandbox.pid_is_shared |= shares_pid;
                 let container = Container {
-                    shares_pid: namespace_paths(&spec, Some(LinuxNamespaceType::Pid)).any(|p| self.is_shared_pid(p)),
+                    shares_pid,
                     bundle: create.bundle,
                     stdio: create.stdio,
                     process,

@@ -60,6 +60,8 @@ pub struct Sandbox {
     pub(crate) phase: Phase,
     bundle: PathBuf,
     pub(crate) pause: Process,
+    /// Whether a container was put into pause's PID namespace: then the pod is one with it.
+    pub(crate) pid_is_shared: bool,
     pins: Pins,
     cgroup: Option<cgroup::Cgroup>,
     starter: Option<Reply<SandboxView>>,
@@ -264,12 +266,9 @@ impl crate::pod::Pod {
             self.sandbox_ended(end, at);
             return;
         }
-        if self
-            .containers
-            .values()
-            .any(|c| c.shares_pid && c.process.state() != State::Exited)
-        {
-            // The kernel kills a PID namespace with its first process (pid_namespaces(7)).
+        if self.sandbox.pid_is_shared {
+            // The kernel kills a PID namespace with its first process (pid_namespaces(7)), which is reaped after all others:
+            // the containers have ended by now.
             self.notice(
                 "",
                 format!(
