@@ -29,7 +29,8 @@ impl End {
 /// Takes one child that has ended, if there is one: whichever it is, an adopted orphan too. Never waits.
 pub fn reap() -> Result<Option<(Pid, End)>> {
     loop {
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        // Not rustix's waitpid(None), which is waitpid(0): children in the caller's process group, where a container is not.
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => return Ok(Some((pid, end(status)))),
             Ok(None) | Err(Errno::CHILD) => return Ok(None),
             Err(Errno::INTR) => {}
