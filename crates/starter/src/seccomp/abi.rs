@@ -2,6 +2,8 @@
 
 use oci_spec::runtime::Arch;
 
+use super::syscalls::Numbers;
+
 /// How a program calls the kernel: which numbers, and how wide the arguments are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Abi {
@@ -50,13 +52,12 @@ impl Abi {
             .collect()
     }
 
-    /// The number of the call with this name, as the kernel sees it.
-    pub(super) fn number(self, name: &str) -> Option<u32> {
-        let numbers = super::syscalls::numbers(name)?;
+    /// A call's number on this ABI, as the kernel sees it.
+    pub(super) fn number(self, call: Numbers) -> Option<u32> {
         match self {
-            Abi::X86_64 => numbers.x86_64,
-            Abi::X32 => numbers.x32.map(|n| n | X32_BIT),
-            Abi::X86 => numbers.x86,
+            Abi::X86_64 => call.x86_64,
+            Abi::X32 => call.x32.map(|n| n | X32_BIT),
+            Abi::X86 => call.x86,
         }
     }
 

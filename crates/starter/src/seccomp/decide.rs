@@ -1,13 +1,12 @@
 //! What the answer to each system call is: pure, from the profile alone.
 
-use std::collections::BTreeMap;
-
 use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
 
 use super::abi::{Abi, ENOSYS, RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_LOG, X32_BIT, X32_OWN};
 use super::error::{Error, Result};
+use super::syscalls::{self, Numbers};
 
 /// The answer to a system call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,7 +86,8 @@ pub(super) fn flags(profile: &LinuxSeccomp) -> Result<u32> {
 pub(super) fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let abis = Abi::listed(profile.architectures().as_deref());
-    let segments = |abi| abi_segments(profile, abi, default);
+    let rules = rules(profile)?;
+    let segments = |abi| abi_segments(&rules, abi, default);
 
     let tracer = (u32::MAX, Decision::Always(default));
     let x32 = if abis.contains(&Abi::X32) {
@@ -115,36 +115,59 @@ pub(super) fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
     })
 }
 
-/// The segments of one ABI, from its first number on.
-fn abi_segments(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Segments> {
-    let mut rules: BTreeMap<u32, (Option<u32>, Vec<Check>)> = BTreeMap::new();
-    let mut newest = None;
+/// A rule's action for one call.
+struct Rule<'a> {
+    call: Numbers,
+    name: &'a str,
+    action: u32,
+    args: &'a [LinuxSeccompArg],
+}
+
+/// The rules about calls that the table has, in the profile's order.
+fn rules(profile: &LinuxSeccomp) -> Result<Vec<Rule<'_>>> {
+    let mut rules = Vec::with_capacity(512);
     for rule in profile.syscalls().iter().flatten() {
         let action = action(rule.action(), rule.errno_ret())?;
-        for name in rule.names() {
-            let Some(number) = abi.number(name) else { continue };
-            newest = newest.max(Some(number));
-            if action == default {
-                continue;
-            }
-            let (always, checks) = rules.entry(number).or_default();
-            match rule.args().as_deref().filter(|a| !a.is_empty()) {
-                None => *always = always.or(Some(action)),
-                Some(args) => checks.extend(to_checks(rule, args, name, action, abi.wide())?),
-            }
-        }
+        let args = rule.args().as_deref().unwrap_or_default();
+        let known = rule
+            .names()
+            .iter()
+            .filter_map(|name| Some((name, syscalls::numbers(name)?)));
+        rules.extend(known.map(|(name, call)| Rule {
+            call,
+            name,
+            action,
+            args,
+        }));
     }
+    Ok(rules)
+}
+
+/// The segments of one ABI, from its first number on.
+fn abi_segments(rules: &[Rule<'_>], abi: Abi, default: u32) -> Result<Segments> {
+    let mut calls: Vec<(u32, &Rule<'_>)> = rules.iter().filter_map(|r| Some((abi.number(r.call)?, r))).collect();
+    // Stable: the rules about one call stay in their order.
+    calls.sort_by_key(|(number, _)| *number);
+    let newest = calls.last().map(|(number, _)| *number);
+    calls.retain(|(_, rule)| rule.action != default);
 
     let first = if abi == Abi::X32 { X32_BIT } else { 0 };
     let mut segments = vec![(first, Decision::Always(default))];
-    for (number, (always, checks)) in rules {
-        let decision = match always {
-            Some(action) => Decision::Always(action),
-            None => Decision::Ask {
-                checks,
-                otherwise: default,
-                wide: abi.wide(),
-            },
+    for about in calls.chunk_by(|a, b| a.0 == b.0) {
+        let number = about[0].0;
+        let decision = match about.iter().find(|(_, rule)| rule.args.is_empty()) {
+            Some((_, rule)) => Decision::Always(rule.action),
+            None => {
+                let checks = about
+                    .iter()
+                    .map(|(_, rule)| to_checks(rule, abi.wide()))
+                    .collect::<Result<Vec<_>>>()?;
+                Decision::Ask {
+                    checks: checks.concat(),
+                    otherwise: default,
+                    wide: abi.wide(),
+                }
+            }
         };
         segments.push((number, decision));
         segments.push((number + 1, Decision::Always(default)));
@@ -168,7 +191,8 @@ fn merged(segments: Segments) -> Segments {
     merged
 }
 
-fn to_checks(rule: &LinuxSyscall, args: &[LinuxSeccompArg], name: &str, action: u32, wide: bool) -> Result<Vec<Check>> {
+fn to_checks(rule: &Rule<'_>, wide: bool) -> Result<Vec<Check>> {
+    let Rule { name, action, args, .. } = *rule;
     let mut conditions = Vec::new();
     let mut twice = false;
     for (i, arg) in args.iter().enumerate() {
@@ -183,7 +207,6 @@ fn to_checks(rule: &LinuxSyscall, args: &[LinuxSeccompArg], name: &str, action: 
             test: test(arg, wide),
         });
     }
-    debug_assert_eq!(rule.args().as_ref().map(Vec::len), Some(conditions.len()));
     Ok(if twice {
         conditions
             .into_iter()
