@@ -3,9 +3,13 @@
 //! It is read once, when the store opens; from then on the store answers from memory, and every change goes to the
 //! database before it shows. Lookups are on the way of every container that starts.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -26,10 +30,12 @@ pub struct Chain {
     pub usage: Usage,
 }
 
-/// The open database. Its file is locked: a second process is refused.
+/// The open database. A second process is refused.
 pub struct Catalogue {
     path: PathBuf,
     database: Database,
+    /// `ROOT/images/lock`, flocked as long as it is open.
+    _lock: File,
 }
 
 /// All that is recorded.
@@ -52,18 +58,36 @@ pub struct Change {
 impl Catalogue {
     /// Opens or creates `images.redb` in `images`.
     pub fn open(images: &Path) -> Result<Self> {
+        let lock = lock(&images.join("lock"))?;
         let path = images.join("images.redb");
-        let database = match Database::builder().set_cache_size(1 << 20).create(&path) {
+        let failed = |source: redb::Error| Error::Database {
+            path: path.clone(),
+            source: Box::new(source),
+        };
+        if !path.exists() {
+            // redb writes a new file step by step; one that a killed process left unfinished could never be opened
+            // again (tried: "magic number mismatch"). So it gets its name when it is whole.
+            let new = images.join("images.redb.new");
+            match fs::remove_file(&new) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("removing", &new)(e)),
+                _ => {}
+            }
+            drop(Database::create(&new).map_err(|e| failed(e.into()))?);
+            fs::rename(&new, &path).map_err(Error::io("renaming", &new))?;
+            File::open(images)
+                .and_then(|dir| dir.sync_all())
+                .map_err(Error::io("syncing", images))?;
+        }
+        let database = match Database::builder().set_cache_size(1 << 20).open(&path) {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Error::Locked { path }),
-            Err(e) => {
-                return Err(Error::Database {
-                    path,
-                    source: Box::new(e.into()),
-                });
-            }
+            Err(e) => return Err(failed(e.into())),
         };
-        Ok(Catalogue { path, database })
+        Ok(Catalogue {
+            path,
+            database,
+            _lock: lock,
+        })
     }
 
     /// All that is recorded. A record that can't be read is left out with a warning: one broken image must not keep a
@@ -94,6 +118,23 @@ impl Catalogue {
             path: self.path.clone(),
             source: Box::new(e),
         })
+    }
+}
+
+/// The lock of the whole store: it is there before the database is.
+fn lock(path: &Path) -> Result<File> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(Error::io("opening", path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(Error::Locked {
+            path: path.to_path_buf(),
+        }),
+        Err(errno) => Err(Error::call("locking", path)(errno)),
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! ROOT/images/content/sha256/HEX     layers, configurations, manifests, as they came      [content]
+//! ROOT/images/lock                   one process per store
 //! ROOT/images/images.redb            images and their names; layers and where they are    [catalogue]
 //! ROOT/snapshots/N/fs                files of a layer, or what a container wrote          [snapshot]
 //! ```

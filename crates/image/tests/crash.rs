@@ -8,7 +8,8 @@ use std::cell::Cell;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use image::{Error, ImageConfig, Source, Stage, Store};
 use support::{describe, sample_tree, shell};
@@ -58,45 +59,87 @@ fn child() {
     result.unwrap();
 }
 
+/// Runs `child` until the progress event `event`.
+fn importer(root: &Path, archive: &Path, event: u32) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(CHILD, format!("{}:{}:{event}", root.display(), archive.display()))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Whatever a killed process left: nothing is half-visible, the next import completes it, and nothing leaks.
+fn converges(root: &Path, dir: &Path) {
+    let store = Store::open(root).unwrap();
+    for image in store.list() {
+        let overlay = store.prepare("seen", &image.id).unwrap();
+        assert_eq!(
+            describe(&overlay.lower[2]),
+            describe(&dir.join("one")),
+            "what is listed is whole"
+        );
+        store.remove_snapshot("seen").unwrap();
+    }
+    assert_eq!(fs::read_dir(root.join("images/ingest")).unwrap().count(), 0);
+    for entry in fs::read_dir(root.join("snapshots")).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(!name.to_string_lossy().starts_with(".new-"), "{name:?}");
+    }
+    let image = store
+        .import(Source::at(&dir.join("three.tar")), None, &|_| {})
+        .unwrap()
+        .remove(0);
+    let overlay = store.prepare("c", &image.id).unwrap();
+    assert_eq!(overlay.lower.len(), 3);
+    assert_eq!(describe(&overlay.lower[2]), describe(&dir.join("one")));
+    store.remove_snapshot("c").unwrap();
+    store.remove("three:1", false).unwrap();
+    assert_eq!(store.fs_info().unwrap().images.inodes, 0, "nothing leaks");
+    drop(store);
+    fs::remove_dir_all(root).unwrap();
+}
+
 #[test]
-fn killed_at_every_step_of_an_import() {
+fn killed_at_every_progress_event_of_an_import() {
+    let dir = tempfile::tempdir().unwrap();
+    three_layers(dir.path());
+    for event in 1..200 {
+        let root = dir.path().join(format!("root-{event}"));
+        let status = importer(&root, &dir.path().join("three.tar"), event).wait().unwrap();
+        if status.success() {
+            return assert_eq!(Store::open(&root).unwrap().list().len(), 1);
+        }
+        assert_eq!(status.signal(), Some(9));
+        assert_eq!(Store::open(&root).unwrap().list().len(), 0, "it was not named yet");
+        converges(&root, dir.path());
+    }
+    panic!("an import has fewer than 200 events");
+}
+
+/// Between the events, too: wherever the signal happens to fall, from the opening of the store to the last commit.
+#[test]
+fn killed_at_any_time() {
     let dir = tempfile::tempdir().unwrap();
     three_layers(dir.path());
     let archive = dir.path().join("three.tar");
-    let mut survived = false;
-    for event in 1..200 {
-        let root = dir.path().join(format!("root-{event}"));
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture"])
-            .env(CHILD, format!("{}:{}:{event}", root.display(), archive.display()))
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
-        let store = Store::open(&root).unwrap();
-        if status.success() {
-            assert_eq!(store.list().len(), 1);
-            survived = true;
-            break;
-        }
-        assert_eq!(status.signal(), Some(9));
-        assert_eq!(store.list().len(), 0, "nothing half-visible");
-        assert_eq!(fs::read_dir(root.join("images/ingest")).unwrap().count(), 0);
-        for entry in fs::read_dir(root.join("snapshots")).unwrap() {
-            let name = entry.unwrap().file_name();
-            assert!(!name.to_string_lossy().starts_with(".new-"), "{name:?}");
-        }
-        // What it had is used again, and complete.
-        let image = store.import(Source::at(&archive), None, &|_| {}).unwrap().remove(0);
-        let overlay = store.prepare("c", &image.id).unwrap();
-        assert_eq!(overlay.lower.len(), 3);
-        assert_eq!(describe(&overlay.lower[2]), describe(&dir.path().join("one")));
-        store.remove_snapshot("c").unwrap();
-        store.remove("three:1", false).unwrap();
-        assert_eq!(store.fs_info().unwrap().images.inodes, 0, "nothing leaks");
-        drop(store);
-        fs::remove_dir_all(&root).unwrap();
+    let began = Instant::now();
+    assert!(
+        importer(&dir.path().join("root"), &archive, 0)
+            .wait()
+            .unwrap()
+            .success()
+    );
+    let whole = began.elapsed();
+    for step in 0..30 {
+        let root = dir.path().join(format!("root-{step}"));
+        let mut child = importer(&root, &archive, 0);
+        // Not to wait for something, but to hit it anywhere.
+        std::thread::sleep(whole * step / 25);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        converges(&root, dir.path());
     }
-    assert!(survived, "an import has fewer than 200 events");
 }
 
 #[test]
