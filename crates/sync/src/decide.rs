@@ -139,7 +139,7 @@ impl View<'_> {
     /// There is no sandbox to go on with.
     fn begin_anew(&self, attempt: u32, why: &'static str, actions: &mut PodActions) {
         actions.kill_sandbox = self.status.is_anything_alive().then_some(why);
-        let never_again = self.policy() == "Never" && attempt != 0 && !self.status.containers.is_empty();
+        let never_again = attempt != 0 && self.has_begun_for_good();
         let to_start: Vec<&Spec> = self
             .spec
             .containers
@@ -270,6 +270,24 @@ impl View<'_> {
             }
         }
         Initialised::Yes
+    }
+
+    /// Whether a pod that never restarts anything has begun: a new sandbox would run some of it a second time, or only a part.
+    fn has_begun_for_good(&self) -> bool {
+        let has_run = |spec: &Spec| self.status.newest(&spec.name).is_some();
+        let has_failed = |init: &Spec| {
+            self.status
+                .newest(&init.name)
+                .is_some_and(|last| last.state == State::Exited && last.exit_code != 0)
+        };
+        self.policy() == "Never"
+            && (self.spec.containers.iter().any(has_run)
+                || self
+                    .spec
+                    .init_containers
+                    .iter()
+                    .flatten()
+                    .any(|init| !is_sidecar(init) && has_failed(init)))
     }
 
     /// Whether a container that does not run should, by the pod's restartPolicy.

@@ -66,6 +66,8 @@ pub fn pod_status(input: &Input<'_>) -> PodStatus {
         } else {
             "Failed".to_owned()
         }
+    } else if is_abandoned(spec, input.observed) {
+        "Failed".to_owned()
     } else {
         phase(spec, &init, &containers).to_owned()
     };
@@ -264,6 +266,16 @@ fn has_ended_before(status: &ContainerStatus) -> bool {
         .last_state
         .as_ref()
         .is_some_and(|state| state.terminated.is_some())
+}
+
+/// The sandbox of a pod that never restarts anything died before all of its containers were started: they never will be.
+fn is_abandoned(spec: &PodSpec, observed: &PodStatusFromCri) -> bool {
+    let has_run = |spec: &Spec| observed.newest(&spec.name).is_some();
+    spec.restart_policy.as_deref() == Some("Never")
+        && !observed.sandboxes.is_empty()
+        && !observed.is_anything_alive()
+        && spec.containers.iter().any(has_run)
+        && !spec.containers.iter().all(has_run)
 }
 
 /// Pending until every container has been started once; then by how they ended and what the restartPolicy makes of it.

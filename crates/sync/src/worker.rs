@@ -94,15 +94,11 @@ impl Worker {
         loop {
             let desired = self.mailbox.borrow_and_update().clone();
             let next = match &desired {
-                Desired::Object(object) if !desired.is_deletion() => match object.decode::<Pod>() {
+                Desired::Object(_) if !desired.is_deletion() => match self.current() {
                     Ok(pod) => self.sync_unless_interrupted(pod, &mut memory).await,
-                    Err(error) => {
-                        tracing::error!(
-                            pod = self.id.name,
-                            "the object can't be read, the pod is left as it is: {error}"
-                        );
-                        Next::Event
-                    }
+                    // Gone meanwhile: the mailbox says so too.
+                    Err(objects::Error::NotFound(_)) => Next::Event,
+                    Err(error) => self.retry("read the object", &error),
                 },
                 _ => tokio::select! {
                     done = self.terminate(&desired) => match done {
@@ -117,6 +113,15 @@ impl Worker {
             if self.shutdown.is_cancelled() {
                 return;
             }
+        }
+    }
+
+    /// The object as the store has it: the one in the mailbox may be older than the status that was written last.
+    fn current(&self) -> objects::Result<Pod> {
+        let object = self.shared.store.get(&Key::pod(&self.id.namespace, &self.id.name))?;
+        match object.uid() == self.id.uid {
+            true => object.decode(),
+            false => Err(objects::Error::NotFound(object.key())),
         }
     }
 
@@ -192,9 +197,6 @@ impl Worker {
             };
             let is_over = status::is_over(pod.status.as_ref().and_then(|status| status.phase.as_deref()));
             let actions = decide::compute_pod_actions(&pod, &observed, memory, is_over, Timestamp::now());
-            if let Err(error) = self.publish(&mut pod, &observed, memory, &actions.waiting, false) {
-                return self.retry("write the status", &error);
-            }
             let is_idle = actions
                 == decide::PodActions {
                     waiting: actions.waiting.clone(),
@@ -203,6 +205,11 @@ impl Worker {
                 };
             if is_idle {
                 report_back_off(&self.shared, &pod, &observed, &actions);
+            }
+            if let Err(error) = self.publish(&mut pod, &observed, memory, &actions.waiting, false) {
+                return self.retry("write the status", &error);
+            }
+            if is_idle {
                 self.collect_garbage(&observed).await;
                 return actions.wake_at.map_or(Next::Event, Next::At);
             }
