@@ -59,6 +59,10 @@ impl Catalogue {
     /// Opens or creates `images.redb` in `images`.
     pub fn open(images: &Path) -> Result<Self> {
         let lock = lock(&images.join("lock"))?;
+        Self::open_locked(images, lock)
+    }
+
+    fn open_locked(images: &Path, lock: File) -> Result<Self> {
         let path = images.join("images.redb");
         let failed = |source: redb::Error| Error::Database {
             path: path.clone(),
@@ -81,7 +85,13 @@ impl Catalogue {
         let database = match Database::builder().set_cache_size(1 << 20).open(&path) {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Error::Locked { path }),
-            Err(e) => return Err(failed(e.into())),
+            // A node without its images can be given them again; a node that does not start can't.
+            Err(error) if is_damaged(&error) => {
+                let aside = set_aside(&path)?.display().to_string();
+                tracing::error!(%error, aside, "the database of images is damaged: import the images again");
+                return Self::open_locked(images, lock);
+            }
+            Err(error) => return Err(failed(error.into())),
         };
         Ok(Catalogue {
             path,
@@ -119,6 +129,30 @@ impl Catalogue {
             source: Box::new(e),
         })
     }
+}
+
+/// Is the file's content at fault, not the disk or a permission?
+fn is_damaged(error: &redb::DatabaseError) -> bool {
+    use redb::{DatabaseError, StorageError};
+    match error {
+        DatabaseError::RepairAborted | DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        DatabaseError::Storage(StorageError::Io(io)) => {
+            matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+/// Gives a damaged file another name, for whoever wants to look into it.
+fn set_aside(path: &Path) -> Result<PathBuf> {
+    let mut number = 1;
+    let mut aside = path.with_extension("redb.damaged-1");
+    while aside.exists() {
+        number += 1;
+        aside = path.with_extension(format!("redb.damaged-{number}"));
+    }
+    fs::rename(path, &aside).map_err(Error::io("renaming", path))?;
+    Ok(aside)
 }
 
 /// The lock of the whole store: it is there before the database is.

@@ -198,6 +198,31 @@ fn a_lost_layer_is_unpacked_again() {
 }
 
 #[test]
+fn a_damaged_database_keeps_no_node_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, tree) = (dir.path().join("root"), dir.path().join("tree"));
+    sample_tree(&tree);
+    let name = "a:1".parse().unwrap();
+    let store = Store::open(&root).unwrap();
+    let image = store.import_rootfs(&tree, &name, &ImageConfig::default()).unwrap();
+    let overlay = store.prepare("c", &image.id).unwrap();
+    drop(store);
+    for damage in ["not a database", ""] {
+        fs::write(root.join("images/images.redb"), damage).unwrap();
+        let store = Store::open(&root).unwrap();
+        assert_eq!(store.list().len(), 0);
+        // The container that runs from it keeps its layers, and the image can be brought again.
+        assert!(overlay.lower[0].join("file").exists());
+        assert_eq!(store.overlay("c").unwrap(), overlay);
+        assert_eq!(
+            store.import_rootfs(&tree, &name, &ImageConfig::default()).unwrap().id,
+            image.id
+        );
+    }
+    assert!(root.join("images/images.redb.damaged-2").exists());
+}
+
+#[test]
 fn many_at_once_unpack_once() {
     let dir = tempfile::tempdir().unwrap();
     three_layers(dir.path());
