@@ -104,6 +104,7 @@ struct Node {
 impl Node {
     /// From the bottom up; what was running before is found again here.
     async fn compose(settings: &Settings) -> Result<(Node, sync::Engine)> {
+        check_shim(&settings.shim)?;
         std::fs::create_dir_all(&settings.root).with_context(|| settings.root.display().to_string())?;
         let images = Arc::new(image::Store::open(&settings.root)?);
         let network = Arc::new(network::Network::open(network::Config {
@@ -222,6 +223,16 @@ fn remove_state(state: &Path) {
     }
     let _ = std::fs::remove_file(state.join("lock"));
     let _ = std::fs::remove_dir(state);
+}
+
+/// Without its supervisor no pod can start: said now, not pod by pod.
+fn check_shim(path: &Path) -> Result<()> {
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).with_context(|| {
+        format!(
+            "the pods' supervisor {}: build it (cargo build), or name it by --shim",
+            path.display()
+        )
+    })
 }
 
 /// The host's name, as kubelet names its node.

@@ -143,18 +143,18 @@ pub fn try_lock(path: &Path) -> Result<Option<OwnedFd>> {
 
 fn lock_blocking(path: &Path, operation: FlockOperation) -> Result<OwnedFd> {
     loop {
-        let file = rustix::fs::open(
-            path,
-            OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC,
-            Mode::RUSR | Mode::WUSR,
-        )
-        .with_context(|| format!("open {}", path.display()))?;
+        // The former owner may remove the file and its directory at any time before the lock is ours.
+        create_state_directory(path.parent().unwrap_or(Path::new("/")))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::NOENT) => continue,
+            file => file.with_context(|| format!("open {}", path.display()))?,
+        };
         rustix::fs::flock(&file, operation).with_context(|| format!("flock {}", path.display()))?;
         let locked = rustix::fs::fstat(&file)?;
         match rustix::fs::stat(path) {
             Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => return Ok(file),
-            // The former owner removed it, and the directory perhaps: the caller's own may be made anew.
-            _ => create_state_directory(path.parent().unwrap_or(Path::new("/")))?,
+            _ => {}
         }
     }
 }
@@ -163,4 +163,44 @@ fn last_lines(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<_> = text.lines().rev().take(LOG_LINES).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lock_on_a_file_that_is_gone_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state/lock");
+        create_state_directory(path.parent().unwrap()).unwrap();
+        let first = lock(&path, FlockOperation::LockExclusive).await.unwrap();
+        assert!(try_lock(&path).unwrap().is_none(), "it is held");
+        let waiting = tokio::spawn({
+            let path = path.clone();
+            async move { lock(&path, FlockOperation::LockExclusive).await }
+        });
+        // As an idle node does: the file goes, then the directory, then the lock.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_dir(path.parent().unwrap()).unwrap();
+        drop(first);
+        let second = waiting.await.unwrap().unwrap();
+        assert!(
+            path.exists() && try_lock(&path).unwrap().is_none(),
+            "the second holds the file of that name"
+        );
+        drop(second);
+        assert!(try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_log_s_end_is_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.log");
+        let text: String = (0..20).map(|number| format!("line {number}\n")).collect();
+        std::fs::write(&path, text).unwrap();
+        let shown = last_lines(&path);
+        assert!(shown.starts_with("line 10\n") && shown.ends_with("line 19"), "{shown}");
+        assert_eq!(last_lines(Path::new("/no/such")), "");
+    }
 }

@@ -132,3 +132,38 @@ impl AsyncWrite for CountedStream {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_is_busy_while_somebody_is_connected_or_a_pod_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = Arc::new(Store::open(&directory.path().join("objects.redb")).unwrap());
+        let connections = Connections::new();
+        let socket = directory.path().join("api.sock");
+        let mut listener = connections.listen(UnixListener::bind(&socket).unwrap());
+        let client = UnixStream::connect(&socket).await.unwrap();
+        let (server, ()) = axum::serve::Listener::accept(&mut listener).await;
+        let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        let pod = objects
+            .create(Kind::Pod, json!({"metadata": {"name": "p"}, "spec": spec}))
+            .unwrap();
+
+        let idle = until_idle(&connections, &objects);
+        tokio::pin!(idle);
+        let longer = IDLE_GRACE + Duration::from_millis(500);
+        assert!(timeout(longer, &mut idle).await.is_err(), "a connection and a pod");
+        drop((client, server));
+        assert!(timeout(longer, &mut idle).await.is_err(), "a pod");
+        objects.finalise(&pod.key(), pod.uid()).unwrap();
+        let begin = Instant::now();
+        idle.await.unwrap();
+        assert!(begin.elapsed() >= IDLE_GRACE);
+    }
+}

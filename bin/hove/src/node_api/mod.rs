@@ -13,6 +13,8 @@ mod images;
 mod namespaces;
 mod preflight;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

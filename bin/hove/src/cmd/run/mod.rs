@@ -106,7 +106,8 @@ impl Session {
         loop {
             let line = tokio::select! {
                 line = lines.next() => line?,
-                number = signals.next() => {
+                // Before the pod has its name there is nothing to take down; a signal that comes so early waits.
+                number = signals.next(), if !self.name.is_empty() => {
                     self.interrupted(number).await?;
                     continue;
                 }
