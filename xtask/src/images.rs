@@ -79,7 +79,10 @@ pub fn run(root: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     names.sort();
-    names.iter().map(|name| build(&definitions, name, &output).with_context(|| format!("image {name}"))).collect()
+    names
+        .iter()
+        .map(|name| build(&definitions, name, &output).with_context(|| format!("image {name}")))
+        .collect()
 }
 
 fn build(definitions: &Path, name: &str, output: &Path) -> Result<PathBuf> {
@@ -94,7 +97,9 @@ fn build(definitions: &Path, name: &str, output: &Path) -> Result<PathBuf> {
     let text = fs::read_to_string(folder.join("image.toml"))?;
     let definition: Definition = toml::from_str(&text).context("image.toml")?;
 
-    let scratch = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(output)?;
+    let scratch = tempfile::Builder::new()
+        .prefix(&format!("{name}-"))
+        .tempdir_in(output)?;
     let rootfs = scratch.path().join("rootfs");
     skeleton(&rootfs)?;
     for package in debian::download(&definition.packages, &output.join("packages"))? {
@@ -104,7 +109,10 @@ fn build(definitions: &Path, name: &str, output: &Path) -> Result<PathBuf> {
         remove(&rootfs, pattern)?;
     }
     for (path, mode) in &definition.directories {
-        directory(&rootfs.join(path.trim_start_matches('/')), u32::from_str_radix(mode, 8).context("directories")?)?;
+        directory(
+            &rootfs.join(path.trim_start_matches('/')),
+            u32::from_str_radix(mode, 8).context("directories")?,
+        )?;
     }
     for (path, target) in &definition.links {
         link(&rootfs.join(path.trim_start_matches('/')), target)?;
@@ -124,14 +132,25 @@ fn build(definitions: &Path, name: &str, output: &Path) -> Result<PathBuf> {
         // Java finds its libraries through /proc.
         let proc = format!("--mount-proc={}", rootfs.join("proc").display());
         let mut inside = Command::new("unshare");
-        inside.args(["--mount", "--pid", "--fork", &proc, "chroot"]).arg(&rootfs).args(check);
+        inside
+            .args(["--mount", "--pid", "--fork", &proc, "chroot"])
+            .arg(&rootfs)
+            .args(check);
         command(&mut inside).context("the image does not work")?;
     }
 
     let reference = Some(definition.reference.parse()?);
-    let spec = ImageSpec { reference, config: definition.config, contents: Contents::Directory(&rootfs) };
+    let spec = ImageSpec {
+        reference,
+        config: definition.config,
+        contents: Contents::Directory(&rootfs),
+    };
     let new = scratch.path().join("image.tar");
-    write_image(BufWriter::with_capacity(1 << 20, File::create(&new)?), Format::Docker, &spec)?;
+    write_image(
+        BufWriter::with_capacity(1 << 20, File::create(&new)?),
+        Format::Docker,
+        &spec,
+    )?;
     // The stamp goes first and comes last: an archive without one is made again.
     if stamp.exists() {
         fs::remove_file(&stamp)?;
@@ -139,7 +158,11 @@ fn build(definitions: &Path, name: &str, output: &Path) -> Result<PathBuf> {
     fs::rename(&new, &archive)?;
     fs::write(&stamp, made_from)?;
     let megabytes = fs::metadata(&archive)?.len() as f64 / 1e6;
-    println!("{:<28} {megabytes:>6.1} MB  {:.1} s", definition.reference, began.elapsed().as_secs_f64());
+    println!(
+        "{:<28} {megabytes:>6.1} MB  {:.1} s",
+        definition.reference,
+        began.elapsed().as_secs_f64()
+    );
     Ok(archive)
 }
 
@@ -180,7 +203,19 @@ fn skeleton(rootfs: &Path) -> Result<()> {
         directory(&rootfs.join("usr").join(name), 0o755)?;
         symlink(format!("usr/{name}"), rootfs.join(name))?;
     }
-    for name in ["dev", "etc", "home", "mnt", "opt", "run", "srv", "var", "var/log", "var/lib", "var/cache"] {
+    for name in [
+        "dev",
+        "etc",
+        "home",
+        "mnt",
+        "opt",
+        "run",
+        "srv",
+        "var",
+        "var/log",
+        "var/lib",
+        "var/cache",
+    ] {
         directory(&rootfs.join(name), 0o755)?;
     }
     directory(&rootfs.join("proc"), 0o555)?;
@@ -211,9 +246,15 @@ fn link(path: &Path, target: &str) -> Result<()> {
 fn remove(rootfs: &Path, pattern: &str) -> Result<()> {
     let mut found = vec![rootfs.to_path_buf()];
     for component in pattern.trim_matches('/').split('/') {
-        ensure!(component != "..", "{pattern}: only what is below the image's root can be left out");
+        ensure!(
+            component != "..",
+            "{pattern}: only what is below the image's root can be left out"
+        );
         let mut next = Vec::new();
-        for dir in found.iter().filter(|dir| dir.symlink_metadata().is_ok_and(|m| m.is_dir())) {
+        for dir in found
+            .iter()
+            .filter(|dir| dir.symlink_metadata().is_ok_and(|m| m.is_dir()))
+        {
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
@@ -258,12 +299,21 @@ fn copy(from: &Path, rootfs: &Path) -> Result<()> {
 /// Hard links to busybox under the names of its commands, where no package brought a command of that name.
 fn applets(rootfs: &Path) -> Result<()> {
     let busybox = rootfs.join("usr/bin/busybox");
-    let output = Command::new("chroot").arg(rootfs).args(["/usr/bin/busybox", "--list-full"]).output()?;
-    ensure!(output.status.success(), "busybox --list-full: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("chroot")
+        .arg(rootfs)
+        .args(["/usr/bin/busybox", "--list-full"])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "busybox --list-full: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     for applet in String::from_utf8(output.stdout)?.lines() {
         let path = rootfs.join(applet);
         let name = path.file_name().context("busybox --list-full prints paths")?;
-        let taken = ["usr/bin", "usr/sbin"].iter().any(|dir| rootfs.join(dir).join(name).symlink_metadata().is_ok());
+        let taken = ["usr/bin", "usr/sbin"]
+            .iter()
+            .any(|dir| rootfs.join(dir).join(name).symlink_metadata().is_ok());
         if !taken {
             fs::hard_link(&busybox, &path).with_context(|| format!("linking {applet}"))?;
         }
@@ -275,7 +325,10 @@ fn applets(rootfs: &Path) -> Result<()> {
 fn command(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("running {command:?}"))?;
     if !output.status.success() {
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
         bail!("{command:?}: {}\n{out}{err}", output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

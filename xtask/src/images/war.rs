@@ -17,7 +17,11 @@ pub fn write(folder: &Path, war: &Path) -> Result<()> {
     let mut directory = Vec::new();
     let mut members = 0u16;
     for path in files_below(folder)? {
-        let name = path.strip_prefix(folder)?.to_str().context("members of a WAR have plain names")?.to_string();
+        let name = path
+            .strip_prefix(folder)?
+            .to_str()
+            .context("members of a WAR have plain names")?
+            .to_string();
         let data = fs::read(&path)?;
         let offset = u32::try_from(file.len()).context("a WAR beyond 4 GiB")?;
         let described = described(&name, &data)?;
@@ -42,7 +46,9 @@ pub fn write(folder: &Path, war: &Path) -> Result<()> {
     file.extend_from_slice(&length.to_le_bytes());
     file.extend_from_slice(&offset.to_le_bytes());
     file.extend_from_slice(&[0; 2]);
-    fs::File::create(war).and_then(|mut f| f.write_all(&file)).with_context(|| format!("writing {}", war.display()))
+    fs::File::create(war)
+        .and_then(|mut f| f.write_all(&file))
+        .with_context(|| format!("writing {}", war.display()))
 }
 
 /// What local and central headers share: version, flags, method (stored), time, date, checksum, sizes, name and extra
@@ -65,7 +71,13 @@ fn described(name: &str, data: &[u8]) -> Result<Vec<u8>> {
 /// The checksum of zip files (polynomial 0xEDB88320, reflected).
 fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
+        })
     })
 }
 
