@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use cri::ErrorKind;
+use oci_spec::runtime::Process;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
@@ -136,6 +137,9 @@ impl Control {
     }
 }
 
+/// The runtime's ends of an exec's streams: in, out, errors.
+type Ends = (Option<pipe::Sender>, Option<pipe::Receiver>, Option<pipe::Receiver>);
+
 /// An exec as the shim knows it, and its directory.
 struct Task {
     shim: ShimClient,
@@ -146,51 +150,43 @@ struct Task {
 }
 
 impl Task {
-    async fn start(self, process: &oci_spec::runtime::Process, streams: Streams) -> Result<Exec> {
+    /// Opens the FIFOs and has the process started. What failed half-way is forgotten before the error is returned.
+    async fn start(mut self, process: &Process, streams: Streams) -> Result<Exec> {
+        match self.try_start(process, streams).await {
+            Ok((stdin, stdout, stderr)) => Ok(Exec {
+                stdin,
+                stdout,
+                stderr,
+                task: self,
+            }),
+            Err(error) => {
+                self.ended = true;
+                self.forget().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_start(&self, process: &Process, streams: Streams) -> Result<Ends> {
         if let Some(execs) = self.dir.parent() {
             make_dir(execs)?;
         }
         make_dir(&self.dir)?;
-        let stdin = streams.stdin.then(|| self.fifo("stdin")).transpose()?;
-        let stdout = streams.stdout.then(|| self.fifo("stdout")).transpose()?;
-        let stderr = (streams.stderr && !streams.terminal)
-            .then(|| self.fifo("stderr"))
-            .transpose()?;
-        let path = |fifo: &Option<PathBuf>| {
-            fifo.as_deref()
-                .map(|p| p.to_string_lossy().into_owned())
-                .unwrap_or_default()
-        };
+        let stdin = fifo(&self.dir, "stdin", streams.stdin, |how, path| how.open_sender(path))?;
+        let stdout = fifo(&self.dir, "stdout", streams.stdout, |how, path| how.open_receiver(path))?;
+        let separate = streams.stderr && !streams.terminal;
+        let stderr = fifo(&self.dir, "stderr", separate, |how, path| how.open_receiver(path))?;
         let paths = ExecStreams {
             terminal: streams.terminal,
             stdin: path(&stdin),
             stdout: path(&stdout),
             stderr: path(&stderr),
         };
-        let exec = Exec {
-            stdin: stdin
-                .map(|p| both_ends().open_sender(&p).map_err(Error::file("open", &p)))
-                .transpose()?,
-            stdout: stdout
-                .map(|p| both_ends().open_receiver(&p).map_err(Error::file("open", &p)))
-                .transpose()?,
-            stderr: stderr
-                .map(|p| both_ends().open_receiver(&p).map_err(Error::file("open", &p)))
-                .transpose()?,
-            task: self,
-        };
-        let task = &exec.task;
-        task.shim
-            .exec(task.container.as_str(), &task.exec_id, process, paths)
+        self.shim
+            .exec(self.container.as_str(), &self.exec_id, process, paths)
             .await?;
-        task.shim.start(task.container.as_str(), &task.exec_id).await?;
-        Ok(exec)
-    }
-
-    fn fifo(&self, name: &str) -> Result<PathBuf> {
-        let path = self.dir.join(name);
-        make_fifo(&path)?;
-        Ok(path)
+        self.shim.start(self.container.as_str(), &self.exec_id).await?;
+        Ok((stdin.map(|f| f.end), stdout.map(|f| f.end), stderr.map(|f| f.end)))
     }
 
     async fn forget(&self) {
@@ -229,10 +225,33 @@ async fn forget(shim: &ShimClient, container: &ContainerId, exec_id: &str, dir: 
     }
 }
 
-fn both_ends() -> pipe::OpenOptions {
-    let mut options = pipe::OpenOptions::new();
-    options.read_write(true);
-    options
+/// A FIFO, both of whose ends are held open here.
+struct Fifo<T> {
+    path: PathBuf,
+    end: T,
+}
+
+/// Makes the FIFO `name` in `dir`, if it is wanted, and opens it with `open`.
+fn fifo<T>(
+    dir: &Path,
+    name: &str,
+    wanted: bool,
+    open: impl FnOnce(&pipe::OpenOptions, &Path) -> io::Result<T>,
+) -> Result<Option<Fifo<T>>> {
+    if !wanted {
+        return Ok(None);
+    }
+    let path = dir.join(name);
+    make_fifo(&path)?;
+    let end = open(pipe::OpenOptions::new().read_write(true), &path).map_err(Error::file("open", &path))?;
+    Ok(Some(Fifo { path, end }))
+}
+
+/// A FIFO as the shim is told of it.
+fn path<T>(fifo: &Option<Fifo<T>>) -> String {
+    fifo.as_ref()
+        .map(|f| f.path.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// Moves what a process writes, until it has ended and everything is read. Flushes at the end.

@@ -95,7 +95,7 @@ async fn take_up(node: &Arc<Node>, record: SandboxRecord) {
     };
     if let Err(error) = done {
         error!(sandbox = %id, %error, "not recovered whole; it is not ready, and removing it tries again");
-        sandbox.give_up_ready();
+        sandbox.shim_gone();
     }
     for container in unfinished {
         if let Err(error) = sandbox.discard_container(&container).await {

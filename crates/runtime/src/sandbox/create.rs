@@ -91,7 +91,8 @@ impl Sandbox {
         self.state.record.shim = Some(name);
         self.save()?;
         let process = ShimProcess::new(name, pidfd)?;
-        let client = ShimClient::connect(&self.dir.socket()).await?;
+        let connected = ShimClient::connect(&self.dir.socket()).await;
+        let client = self.explain_death(connected, &process).await?;
         let (id, netns) = (self.state.record.id.clone(), self.state.record.netns.clone());
         let created = client
             .create_sandbox(id.as_str(), self.dir.path(), netns.as_deref())

@@ -323,7 +323,7 @@ impl Sandbox {
     }
 
     /// The shim is gone. What it supervised goes on living, but nobody sees it end.
-    fn shim_gone(&mut self) {
+    pub(crate) fn shim_gone(&mut self) {
         if self.state.shim.take().is_none() && self.process.is_none() && !matches!(self.state.phase, Phase::Ready) {
             return;
         }
@@ -336,11 +336,6 @@ impl Sandbox {
         }
         self.not_ready("the pod's supervisor has ended");
         self.publish();
-    }
-
-    /// Nobody may rely on it any more.
-    pub(crate) fn give_up_ready(&mut self) {
-        self.not_ready("it could not be taken up again");
     }
 
     fn not_ready(&mut self, why: &str) {

@@ -1,0 +1,12 @@
+//! Real pods: the real shim, starter, image store and network, on a host of the test's own.
+//!
+//! The supervisor's binary comes from `HOVE_SHIM`, else from the directory that this test was built into
+//! (`cargo build -p hove-shim`).
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod failures;
+mod host;
+mod life;
+mod restart;
+mod streams;
