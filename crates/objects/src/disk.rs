@@ -210,9 +210,12 @@ enum Unusable {
 fn open_database(path: &Path) -> std::result::Result<Database, Unusable> {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 
+    if !path.exists() {
+        make_database(path).map_err(|error| Unusable::Failed(error.into()))?;
+    }
     let db = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
-        .create(path)
+        .open(path)
         .map_err(|error| match error {
             DatabaseError::UpgradeRequired(format) => {
                 Unusable::Damaged(format!("the database has the old format {format}"))
@@ -236,6 +239,27 @@ fn open_database(path: &Path) -> std::result::Result<Database, Unusable> {
         )),
         _ => Ok(db),
     }
+}
+
+/// redb writes a new file step by step; one that a killed process left unfinished can't be opened again. So it gets its name when
+/// it is whole, and never takes another's.
+fn make_database(path: &Path) -> std::result::Result<(), redb::Error> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let unless = |wanted: std::io::ErrorKind, result: std::io::Result<()>| match result {
+        Err(error) if error.kind() != wanted => Err(redb::Error::Io(error)),
+        _ => Ok(()),
+    };
+    unless(std::io::ErrorKind::NotFound, std::fs::remove_file(&new))?;
+    Database::create(&new)?.close()?;
+    unless(std::io::ErrorKind::AlreadyExists, std::fs::hard_link(&new, path))?;
+    unless(std::io::ErrorKind::NotFound, std::fs::remove_file(&new))?;
+    if let Some(directory) = path.parent() {
+        std::fs::File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(redb::Error::Io)?;
+    }
+    Ok(())
 }
 
 fn free_name(path: &Path) -> PathBuf {

@@ -272,6 +272,15 @@ fn a_damaged_database_is_set_aside() {
 }
 
 #[test]
+fn a_first_start_that_was_killed_is_taken_up_again() {
+    let dir = dir();
+    std::fs::write(dir.db.with_file_name("objects.redb.new"), b"redb's first bytes").unwrap();
+    let store = Store::open(&dir.db).unwrap();
+    assert!(store.quarantined().is_none());
+    assert!(!dir.db.with_file_name("objects.redb.new").exists());
+}
+
+#[test]
 fn a_database_in_use_is_an_error_and_is_not_moved() {
     let dir = dir();
     let _first = Store::open(&dir.db).unwrap();
