@@ -129,7 +129,7 @@ fn exec_with_a_terminal() {
         node.wait_for_pod("box", |pod| {
             condition(pod, "Ready").is_some_and(|c| c["status"] == "True")
         })?;
-        let mut shell = node.spawn(["exec", "-it", "box", "-c", "silent", "--", "sh"])?;
+        let mut shell = node.spawn_on_terminal(["exec", "-it", "box", "-c", "silent", "--", "sh"])?;
         shell.write("tty && echo is-a-$((1 + 1))-tty\n")?;
         shell.wait_for_output("is-a-2-tty", QUICK)?;
         shell.write("exit 3\n")?;

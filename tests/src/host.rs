@@ -123,13 +123,10 @@ impl Host {
         let mut scope = self.scope.borrow_mut();
         scope.cgroup_parents.push(cgroup_parent);
         let node = Instance::new(self.hove.clone(), directory, config_path);
-        // Images and the pods' past stay; what a pod had does not.
-        scope.files_below.extend([
-            node.state(),
-            node.log_dir(),
-            node.root().join("pods"),
-            node.root().join("snapshots"),
-        ]);
+        // What a pod had goes; images stay, with their layers (see `Instance::import`).
+        scope
+            .files_below
+            .extend([node.state(), node.log_dir(), node.root().join("pods")]);
         Ok(node)
     }
 
@@ -154,6 +151,16 @@ impl Host {
             // Nobody tells when the kernel has collected a namespace's links.
             std::thread::sleep(Duration::from_millis(20));
         };
+        for place in 0..self.nodes.get() {
+            let node = self.directory().join(format!("node{place}"));
+            let (layers, now) = (Instance::layers_after_import(&node), Instance::layers(&node));
+            let left: Vec<_> = now.difference(&layers).collect();
+            ensure!(
+                left.is_empty(),
+                "snapshots of containers are left below {}: {left:?}",
+                node.display()
+            );
+        }
         let list = left
             .iter()
             .map(|remainder| format!("  {remainder}\n"))
@@ -162,11 +169,10 @@ impl Host {
         Ok(())
     }
 
-    /// What the harness made, and what a node leaves on purpose: its own log.
+    /// What the harness made.
     fn expected(&self, remainder: &Remainder) -> bool {
         match remainder {
             Remainder::Mount { path, .. } => path.ends_with("state"),
-            Remainder::File(path) => path.file_name().is_some_and(|name| name == "node.log"),
             _ => false,
         }
     }

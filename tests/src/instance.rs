@@ -1,5 +1,6 @@
 //! One node, used as a person uses it: by running `hove`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use crate::{binaries, http};
 pub const QUICK: Duration = Duration::from_secs(60);
 /// For a pod to come up or go: debug binaries, on a machine that builds meanwhile.
 pub const PATIENT: Duration = Duration::from_secs(180);
+
+/// Where the harness notes which snapshots are images'.
+const LAYERS: &str = "layers-after-import";
 
 /// A node's directories and how its commands are run.
 #[derive(Debug, Clone)]
@@ -51,6 +55,15 @@ impl Instance {
 
     /// Starts `hove ARGS` for this node.
     pub fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Running> {
+        Running::start(self.command(args))
+    }
+
+    /// The same on a terminal.
+    pub fn spawn_on_terminal<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Running> {
+        Running::start_on_terminal(self.command(args))
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.hove);
         command.args(args);
         // After the command's own arguments they would belong to `exec … --`: by environment they never do.
@@ -62,7 +75,7 @@ impl Instance {
             .env("HOVE_LOG", "info,hove=debug,runtime=debug,sync=debug,network=debug")
             .env("RUST_BACKTRACE", "1")
             .current_dir(&self.directory);
-        Running::start(command)
+        command
     }
 
     /// Runs `hove ARGS` to its end.
@@ -107,7 +120,28 @@ impl Instance {
         }
         let ended = self.spawn(&args)?.wait(PATIENT)?;
         ensure!(ended.code() == 0, "hove image import: {}{}", ended.stdout, ended.stderr);
-        Ok(())
+        let layers: Vec<String> = Instance::layers(&self.directory).into_iter().collect();
+        Ok(std::fs::write(self.directory.join(LAYERS), layers.join("\n"))?)
+    }
+
+    /// The snapshots of the node in `directory`: images' layers and, while there are containers, theirs.
+    pub(crate) fn layers(directory: &Path) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(directory.join("root/snapshots"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        // They are numbered; `empty` is every layerless image's.
+        let numbered = |name: &String| name.bytes().all(|b| b.is_ascii_digit());
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(numbered)
+            .collect()
+    }
+
+    /// Those that were there after the last import, when there were no containers: the images'.
+    pub(crate) fn layers_after_import(directory: &Path) -> BTreeSet<String> {
+        let listed = std::fs::read_to_string(directory.join(LAYERS)).unwrap_or_default();
+        listed.lines().map(str::to_owned).collect()
     }
 
     /// The pod as the API has it; `None` if there is none of that name.

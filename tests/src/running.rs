@@ -1,7 +1,9 @@
 //! A command that runs, and its output as it comes.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use rustix::time::Timespec;
 pub struct Running {
     what: String,
     child: Child,
-    stdin: Option<ChildStdin>,
+    stdin: Option<File>,
     stdout: Arc<Output>,
     stderr: Arc<Output>,
 }
@@ -59,11 +61,45 @@ impl Running {
             .with_context(|| what.clone())?;
         let stdout = Output::follow(child.stdout.take());
         let stderr = Output::follow(child.stderr.take());
-        let stdin = child.stdin.take();
+        let stdin = child.stdin.take().map(|stdin| File::from(OwnedFd::from(stdin)));
         Ok(Running {
             what,
             child,
             stdin,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Starts `command` on a terminal of its own: what it writes to standard output or error comes as output.
+    pub fn start_on_terminal(mut command: Command) -> Result<Running> {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let what = format!("{command:?}");
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("open /dev/ptmx")?;
+        grantpt(&ours)?;
+        unlockpt(&ours)?;
+        let name = ptsname(&ours, Vec::new())?.into_string()?;
+        let theirs = File::options()
+            .read(true)
+            .write(true)
+            .open(&name)
+            .with_context(|| name.clone())?;
+        let mut child = command
+            .stdin(theirs.try_clone()?)
+            .stdout(theirs.try_clone()?)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| what.clone())?;
+        // Held by the command as well: as long as it has them, its terminal stays open for it alone.
+        drop(command);
+        drop(theirs);
+        let ours = File::from(ours);
+        let stdout = Output::follow(Some(ours.try_clone()?));
+        let stderr = Output::follow(child.stderr.take());
+        Ok(Running {
+            what,
+            child,
+            stdin: Some(ours),
             stdout,
             stderr,
         })
@@ -140,10 +176,13 @@ impl Output {
         std::thread::spawn(move || {
             if let Some(stream) = stream {
                 let mut reader = BufReader::new(stream);
-                let mut line = Vec::new();
-                while matches!(reader.read_until(b'\n', &mut line), Ok(length) if length > 0) {
-                    theirs.update(|(text, _)| text.push_str(&String::from_utf8_lossy(&line)));
-                    line.clear();
+                // A terminal that nobody has open any more answers EIO: its end, as 0 bytes are a pipe's.
+                while let Ok(piece) = reader.fill_buf()
+                    && !piece.is_empty()
+                {
+                    let length = piece.len();
+                    theirs.update(|(text, _)| text.push_str(&String::from_utf8_lossy(piece)));
+                    reader.consume(length);
                 }
             }
             theirs.update(|(_, closed)| *closed = true);
