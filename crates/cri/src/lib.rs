@@ -5,10 +5,13 @@
 //! - [`v1`]: the messages, generated from `proto/api.proto` by `cargo xtask codegen`.
 //! - [`service`]: [`RuntimeService`] and [`ImageService`], one method per RPC.
 //! - [`streaming`]: what stands behind the URLs that Exec, Attach and PortForward return.
+//! - `conformance`: the suite that any implementation can run, behind the feature of that name.
 //! - [`error`]: [`Error`], one kind per gRPC code that the interface uses.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod error;
 mod redacted;
 pub mod service;

@@ -36,7 +36,10 @@ pub trait RuntimeService: Send + Sync {
         Err(Error::unimplemented("ListPodSandbox"))
     }
     /// `StreamPodSandboxes`.
-    async fn stream_pod_sandboxes(&self, _request: StreamPodSandboxesRequest) -> Result<BoxStream<'static, Result<StreamPodSandboxesResponse>>> {
+    async fn stream_pod_sandboxes(
+        &self,
+        _request: StreamPodSandboxesRequest,
+    ) -> Result<BoxStream<'static, Result<StreamPodSandboxesResponse>>> {
         Err(Error::unimplemented("StreamPodSandboxes"))
     }
     /// `CreateContainer`.
@@ -60,7 +63,10 @@ pub trait RuntimeService: Send + Sync {
         Err(Error::unimplemented("ListContainers"))
     }
     /// `StreamContainers`.
-    async fn stream_containers(&self, _request: StreamContainersRequest) -> Result<BoxStream<'static, Result<StreamContainersResponse>>> {
+    async fn stream_containers(
+        &self,
+        _request: StreamContainersRequest,
+    ) -> Result<BoxStream<'static, Result<StreamContainersResponse>>> {
         Err(Error::unimplemented("StreamContainers"))
     }
     /// `ContainerStatus`.
@@ -68,7 +74,10 @@ pub trait RuntimeService: Send + Sync {
         Err(Error::unimplemented("ContainerStatus"))
     }
     /// `UpdateContainerResources`.
-    async fn update_container_resources(&self, _request: UpdateContainerResourcesRequest) -> Result<UpdateContainerResourcesResponse> {
+    async fn update_container_resources(
+        &self,
+        _request: UpdateContainerResourcesRequest,
+    ) -> Result<UpdateContainerResourcesResponse> {
         Err(Error::unimplemented("UpdateContainerResources"))
     }
     /// `ReopenContainerLog`.
@@ -100,7 +109,10 @@ pub trait RuntimeService: Send + Sync {
         Err(Error::unimplemented("ListContainerStats"))
     }
     /// `StreamContainerStats`.
-    async fn stream_container_stats(&self, _request: StreamContainerStatsRequest) -> Result<BoxStream<'static, Result<StreamContainerStatsResponse>>> {
+    async fn stream_container_stats(
+        &self,
+        _request: StreamContainerStatsRequest,
+    ) -> Result<BoxStream<'static, Result<StreamContainerStatsResponse>>> {
         Err(Error::unimplemented("StreamContainerStats"))
     }
     /// `PodSandboxStats`.
@@ -108,11 +120,17 @@ pub trait RuntimeService: Send + Sync {
         Err(Error::unimplemented("PodSandboxStats"))
     }
     /// `ListPodSandboxStats`.
-    async fn list_pod_sandbox_stats(&self, _request: ListPodSandboxStatsRequest) -> Result<ListPodSandboxStatsResponse> {
+    async fn list_pod_sandbox_stats(
+        &self,
+        _request: ListPodSandboxStatsRequest,
+    ) -> Result<ListPodSandboxStatsResponse> {
         Err(Error::unimplemented("ListPodSandboxStats"))
     }
     /// `StreamPodSandboxStats`.
-    async fn stream_pod_sandbox_stats(&self, _request: StreamPodSandboxStatsRequest) -> Result<BoxStream<'static, Result<StreamPodSandboxStatsResponse>>> {
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _request: StreamPodSandboxStatsRequest,
+    ) -> Result<BoxStream<'static, Result<StreamPodSandboxStatsResponse>>> {
         Err(Error::unimplemented("StreamPodSandboxStats"))
     }
     /// `UpdateRuntimeConfig`.
@@ -128,19 +146,31 @@ pub trait RuntimeService: Send + Sync {
         Err(Error::unimplemented("CheckpointContainer"))
     }
     /// `GetContainerEvents`.
-    async fn get_container_events(&self, _request: GetEventsRequest) -> Result<BoxStream<'static, Result<ContainerEventResponse>>> {
+    async fn get_container_events(
+        &self,
+        _request: GetEventsRequest,
+    ) -> Result<BoxStream<'static, Result<ContainerEventResponse>>> {
         Err(Error::unimplemented("GetContainerEvents"))
     }
     /// `ListMetricDescriptors`.
-    async fn list_metric_descriptors(&self, _request: ListMetricDescriptorsRequest) -> Result<ListMetricDescriptorsResponse> {
+    async fn list_metric_descriptors(
+        &self,
+        _request: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse> {
         Err(Error::unimplemented("ListMetricDescriptors"))
     }
     /// `ListPodSandboxMetrics`.
-    async fn list_pod_sandbox_metrics(&self, _request: ListPodSandboxMetricsRequest) -> Result<ListPodSandboxMetricsResponse> {
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _request: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse> {
         Err(Error::unimplemented("ListPodSandboxMetrics"))
     }
     /// `StreamPodSandboxMetrics`.
-    async fn stream_pod_sandbox_metrics(&self, _request: StreamPodSandboxMetricsRequest) -> Result<BoxStream<'static, Result<StreamPodSandboxMetricsResponse>>> {
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _request: StreamPodSandboxMetricsRequest,
+    ) -> Result<BoxStream<'static, Result<StreamPodSandboxMetricsResponse>>> {
         Err(Error::unimplemented("StreamPodSandboxMetrics"))
     }
     /// `RuntimeConfig`.
@@ -148,7 +178,10 @@ pub trait RuntimeService: Send + Sync {
         Err(Error::unimplemented("RuntimeConfig"))
     }
     /// `UpdatePodSandboxResources`.
-    async fn update_pod_sandbox_resources(&self, _request: UpdatePodSandboxResourcesRequest) -> Result<UpdatePodSandboxResourcesResponse> {
+    async fn update_pod_sandbox_resources(
+        &self,
+        _request: UpdatePodSandboxResourcesRequest,
+    ) -> Result<UpdatePodSandboxResourcesResponse> {
         Err(Error::unimplemented("UpdatePodSandboxResources"))
     }
 }
@@ -161,7 +194,10 @@ pub trait ImageService: Send + Sync {
         Err(Error::unimplemented("ListImages"))
     }
     /// `StreamImages`.
-    async fn stream_images(&self, _request: StreamImagesRequest) -> Result<BoxStream<'static, Result<StreamImagesResponse>>> {
+    async fn stream_images(
+        &self,
+        _request: StreamImagesRequest,
+    ) -> Result<BoxStream<'static, Result<StreamImagesResponse>>> {
         Err(Error::unimplemented("StreamImages"))
     }
     /// `ImageStatus`.

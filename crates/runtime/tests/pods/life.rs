@@ -181,7 +181,7 @@ fn lists_and_filters() {
                 ..Default::default()
             })
             .await,
-            [one.clone()]
+            [one.as_str()]
         );
         assert_eq!(
             sandboxes(PodSandboxFilter {
@@ -189,7 +189,7 @@ fn lists_and_filters() {
                 ..Default::default()
             })
             .await,
-            [two.clone()]
+            [two.as_str()]
         );
         host.stop(&two).await.unwrap();
         let state = Some(PodSandboxStateValue {
@@ -201,7 +201,7 @@ fn lists_and_filters() {
                 ..Default::default()
             })
             .await,
-            [two.clone()]
+            [two.as_str()]
         );
 
         let containers = async |filter: ContainerFilter| {
