@@ -56,7 +56,8 @@ struct Packer<W: Write> {
     newest: i64,
 }
 
-type Records = Vec<(Vec<u8>, Vec<u8>)>;
+/// PAX records: keys are UTF-8, values are bytes.
+type Records = Vec<(String, Vec<u8>)>;
 
 impl<W: Write> Packer<W> {
     fn directory(&mut self, dir: &OwnedFd, prefix: &[u8], base: &Path, levels: usize) -> Result<()> {
@@ -184,7 +185,7 @@ impl<W: Write> Packer<W> {
         } else {
             0
         };
-        let mut add = |key: &str, value: &[u8]| records.push((key.as_bytes().to_vec(), value.to_vec()));
+        let mut add = |key: &str, value: &[u8]| records.push((key.to_string(), value.to_vec()));
         for (key, value, limit) in [
             ("uid", u64::from(stat.st_uid), USTAR_ID),
             ("gid", u64::from(stat.st_gid), USTAR_ID),
@@ -219,9 +220,7 @@ impl<W: Write> Packer<W> {
         }
         header.set_cksum();
         if !records.is_empty() {
-            let records = records
-                .iter()
-                .map(|(k, v)| (std::str::from_utf8(k).unwrap_or("comment"), v.as_slice()));
+            let records = records.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
             self.builder.append_pax_extensions(records).map_err(failed())?;
         }
         // Exactly as long as announced, should the file grow or shrink meanwhile.
@@ -265,9 +264,16 @@ fn pax_time(seconds: i64, nanos: u64) -> String {
 
 fn xattr_records(file: impl AsFd, path: &Path) -> Result<Records> {
     let xattrs = xattrs_of(file.as_fd()).map_err(Error::call("reading the extended attributes of", path))?;
-    Ok(xattrs
+    xattrs
         .into_iter()
         .filter(|(name, _)| !name.starts_with(b"trusted.overlay."))
-        .map(|(name, value)| ([b"SCHILY.xattr.".as_slice(), &name].concat(), value))
-        .collect())
+        .map(|(name, value)| match String::from_utf8(name) {
+            Ok(name) => Ok((format!("SCHILY.xattr.{name}"), value)),
+            Err(_) => Err(Error::malformed(
+                path.display(),
+                "extended attribute",
+                "its name is not UTF-8",
+            )),
+        })
+        .collect()
 }
