@@ -25,13 +25,13 @@ pub enum Error {
     },
 
     /// Another pod has published the host port.
-    #[error("host port {port}/{protocol} is published by sandbox {holder}; delete that pod or choose another hostPort")]
+    #[error("host port {port}/{protocol} is published by {holder}; delete it or choose another hostPort")]
     PortPublished {
         /// The port.
         port: u16,
         /// Its protocol.
         protocol: Protocol,
-        /// The sandbox that has it.
+        /// Who has it: `pod default/web`, or `sandbox ID`.
         holder: String,
     },
 

@@ -44,6 +44,23 @@ struct Table {
     withdrawing: BTreeSet<String>,
 }
 
+impl Table {
+    /// Refuses ports that another sandbox than `id` has, or that are wanted twice.
+    fn check_ports(&self, id: &str, wanted: &[PortMapping]) -> Result<()> {
+        let others = self.attachments.iter().filter(|(other, _)| *other != id);
+        let holders = others.map(|(_, record)| (record.holder.as_str(), record.ports.as_slice()));
+        if let Some((mapping, holder)) = ports::find_clash(wanted, holders) {
+            let (port, protocol) = (mapping.host_port, mapping.protocol);
+            return Err(Error::PortPublished {
+                port,
+                protocol,
+                holder: holder.to_owned(),
+            });
+        }
+        ports::check_among_themselves(wanted)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Uplink {
     claim: Option<Claim>,
@@ -132,6 +149,11 @@ impl Network {
     /// Connects sandbox `id`'s namespace to the bridge and publishes `ports`. Repeating it for an attached sandbox
     /// returns what is there. On failure everything it acquired is given back; the namespace stays.
     pub fn attach(&self, id: &str, ports: &[PortMapping]) -> Result<Attachment> {
+        self.attach_as(id, &format!("sandbox {id}"), ports)
+    }
+
+    /// The same, with what to call the sandbox when another one wants its ports: `pod default/web`.
+    pub fn attach_as(&self, id: &str, holder: &str, ports: &[PortMapping]) -> Result<Attachment> {
         check_id(id)?;
         ports.iter().try_for_each(ports::check)?;
         if let Some(attachment) = self.attachment(id) {
@@ -145,7 +167,7 @@ impl Network {
                 id: id.to_owned(),
                 path,
             })?;
-        let record = self.reserve(id, ports)?;
+        let record = self.reserve(id, holder, ports)?;
         let outcome = self.connect(id, &record, &namespace);
         if outcome.is_err() {
             self.disconnect(id, &record);
@@ -153,21 +175,23 @@ impl Network {
         outcome.map(|()| self.describe(&record))
     }
 
+    /// Whether a sandbox could publish `ports` now: the error that `attach` would give. Nothing is kept.
+    pub fn check_ports(&self, ports: &[PortMapping]) -> Result<()> {
+        ports.iter().try_for_each(ports::check)?;
+        self.table().check_ports("", ports)?;
+        for mapping in ports {
+            let just_closed = self.table().held.closed_just_now(mapping);
+            drop(ports::bind(mapping, just_closed)?);
+        }
+        self.table().held.note_closed(ports);
+        Ok(())
+    }
+
     /// Takes an address and the ports, and writes down that sandbox `id` has them. An unfinished attachment that is
     /// already there (of a crash) is continued, with its address.
-    fn reserve(&self, id: &str, ports: &[PortMapping]) -> Result<AttachmentRecord> {
+    fn reserve(&self, id: &str, holder: &str, ports: &[PortMapping]) -> Result<AttachmentRecord> {
         let mut table = self.table();
-        let others = table.attachments.iter().filter(|(other, _)| *other != id);
-        let holders = others.map(|(other, record)| (other.as_str(), record.ports.as_slice()));
-        if let Some((mapping, holder)) = ports::find_clash(ports, holders) {
-            let (port, protocol) = (mapping.host_port, mapping.protocol);
-            return Err(Error::PortPublished {
-                port,
-                protocol,
-                holder: holder.to_owned(),
-            });
-        }
-        ports::check_among_themselves(ports)?;
+        table.check_ports(id, ports)?;
         let address = match table.attachments.get(id) {
             Some(unfinished) => unfinished.address,
             None => {
@@ -178,6 +202,7 @@ impl Network {
         let record = AttachmentRecord {
             address,
             host_link: host_link(id),
+            holder: holder.to_owned(),
             ports: ports.to_vec(),
             attached: false,
         };

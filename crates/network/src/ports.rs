@@ -106,10 +106,15 @@ impl Held {
     /// Closes the sockets of sandbox `id`, which hold `ports`.
     pub fn let_go(&mut self, id: &str, ports: &[PortMapping]) {
         if self.sockets.remove(id).is_some() {
-            let now = Instant::now();
-            self.closed.retain(|(_, when)| now.duration_since(*when) < CLOSING);
-            self.closed.extend(ports.iter().map(|mapping| (*mapping, now)));
+            self.note_closed(ports);
         }
+    }
+
+    /// Remembers for a while that this node closed sockets with `ports`.
+    pub fn note_closed(&mut self, ports: &[PortMapping]) {
+        let now = Instant::now();
+        self.closed.retain(|(_, when)| now.duration_since(*when) < CLOSING);
+        self.closed.extend(ports.iter().map(|mapping| (*mapping, now)));
     }
 
     /// Whether a socket with this port was closed so recently that a child between fork and exec may still have it.

@@ -31,6 +31,8 @@ impl record::Record for PoolRecord {
 pub struct AttachmentRecord {
     /// The pod's address.
     pub address: Ipv4Addr,
+    /// What to call the sandbox when another one wants its ports.
+    pub holder: String,
     /// Name of the host's end of the veth.
     pub host_link: String,
     /// The published ports.

@@ -386,9 +386,16 @@ fn conflicts_name_the_holder_and_leave_nothing() {
         host.network.make_namespace("b").unwrap();
         let error = host.network.attach("b", &[tcp(8001, 80)]).unwrap_err();
         assert!(
-            matches!(&error, Error::PortPublished { holder, .. } if holder == "a"),
+            matches!(&error, Error::PortPublished { holder, .. } if holder == "sandbox a"),
             "{error}"
         );
+        let error = host.network.check_ports(&[tcp(8001, 80)]).unwrap_err();
+        assert!(matches!(error, Error::PortPublished { .. }), "{error}");
+        host.network.check_ports(&[tcp(8005, 80)]).unwrap();
+        host.network.make_namespace("c").unwrap();
+        host.network.attach_as("c", "pod default/c", &[tcp(8005, 80)]).unwrap();
+        let error = host.network.attach("b", &[tcp(8005, 80)]).unwrap_err().to_string();
+        assert!(error.contains("8005/TCP is published by pod default/c"), "{error}");
         let error = host
             .network
             .attach("b", &[tcp(8002, 80), tcp(8002, 81)])
