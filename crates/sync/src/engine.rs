@@ -60,6 +60,9 @@ impl Config {
     }
 }
 
+/// How long the workers may take to end the step that they are at.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
 /// The engine can't work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -454,7 +457,10 @@ impl Dispatch {
     /// Waits for the workers, which notice the shutdown between two steps.
     async fn end(mut self) -> Result<(), Error> {
         self.shutdown.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_LIMIT, ended).await.is_err() {
+            tracing::warn!("{} workers are cut off in the middle of a step", self.tasks.len());
+        }
         Ok(())
     }
 }

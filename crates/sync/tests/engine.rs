@@ -596,6 +596,40 @@ async fn without_events_a_relist_sees_what_happened() {
         .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_at_rest_cost_nothing_and_a_slow_one_delays_nobody() {
+    const PODS: usize = 100;
+    let node = Node::new();
+    // This one takes its whole grace period to end.
+    node.machine.is_stubborn("server");
+    let slow = node.apply(TWO);
+    node.until(&slow, "ready", is_ready).await;
+    node.store.delete(&slow, None, Some(600)).unwrap();
+
+    let begin = std::time::Instant::now();
+    let keys: Vec<Key> = (0..PODS)
+        .map(|n| {
+            node.apply(&format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}}}\nspec: {{containers: [{{name: c, image: i, imagePullPolicy: Never}}]}}\n"
+            ))
+        })
+        .collect();
+    for key in &keys {
+        node.until(key, "ready", is_ready).await;
+    }
+    println!("{PODS} pods are ready after {:?}", begin.elapsed());
+    // The events of the last starts may still be on their way.
+    let asked = || node.machine.questions.load(std::sync::atomic::Ordering::Relaxed);
+    let mut before = 0;
+    while before != asked() {
+        before = asked();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(asked(), before, "nobody asks while nothing happens");
+    assert!(node.store.get(&slow).is_ok());
+}
+
 /// The engine dies at every changing call of a pod's life, before and after the call's effect, and the next one goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn death_at_any_call_changes_nothing_in_the_end() {

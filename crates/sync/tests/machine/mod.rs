@@ -60,6 +60,8 @@ pub struct Machine {
     pub crash: Notify,
     clock: AtomicU64,
     serves_events: bool,
+    /// Calls that only ask.
+    pub questions: AtomicU64,
 }
 
 impl Machine {
@@ -74,6 +76,7 @@ impl Machine {
             crash: Notify::new(),
             clock: AtomicU64::new(0),
             serves_events,
+            questions: AtomicU64::new(0),
         }
     }
 
@@ -334,6 +337,7 @@ impl RuntimeService for Machine {
     }
 
     async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         let state = self.state();
         let entry = state
@@ -347,6 +351,7 @@ impl RuntimeService for Machine {
     }
 
     async fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         let filter = request.filter.unwrap_or_default();
         let state = self.state();
@@ -485,6 +490,7 @@ impl RuntimeService for Machine {
     }
 
     async fn list_containers(&self, request: ListContainersRequest) -> Result<ListContainersResponse> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         let filter = request.filter.unwrap_or_default();
         let state = self.state();
@@ -506,6 +512,7 @@ impl RuntimeService for Machine {
     }
 
     async fn container_status(&self, request: ContainerStatusRequest) -> Result<ContainerStatusResponse> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         let state = self.state();
         let entry = state
