@@ -215,13 +215,10 @@ impl Sandbox {
     }
 
     fn shim(&self) -> Result<ShimClient> {
-        self.state.shim.clone().ok_or_else(|| {
-            ShimError::Gone {
-                call: "connect",
-                reason: "it has ended".into(),
-            }
-            .into()
-        })
+        self.state
+            .shim
+            .clone()
+            .ok_or_else(|| ShimError::no_shim("connect").into())
     }
 }
 

@@ -3,15 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use containerd_shim_protos::sandbox_api as sandbox;
-use containerd_shim_protos::sandbox_async::SandboxClient;
-use containerd_shim_protos::shim_async::TaskClient;
-use containerd_shim_protos::{api, types::mount::Mount};
 use oci_spec::runtime::{LinuxResources, Process};
 use protobuf::{MessageField, well_known_types::any::Any};
-use shim_api::shim;
-use shim_api::shim_ttrpc::PodClient;
-use ttrpc::context::{Context, with_duration};
+use shim_api::task::{self as api, Mount};
+use shim_api::{deadline, forever, sandbox, shim};
 
 use super::ShimError;
 
@@ -34,11 +29,7 @@ pub(crate) type Events = ttrpc::r#async::ClientStreamReceiver<shim::Event>;
 
 /// A connection with a shim. Clones share it.
 #[derive(Clone)]
-pub(crate) struct ShimClient {
-    sandbox: SandboxClient,
-    task: TaskClient,
-    pod: PodClient,
-}
+pub(crate) struct ShimClient(shim_api::Client);
 
 /// One layer of a container's root, as mount(2) would take it.
 pub(crate) struct RootMount {
@@ -68,18 +59,10 @@ pub(crate) struct ExecStreams {
 impl ShimClient {
     /// Connects with the shim that listens on `socket`.
     pub(crate) async fn connect(socket: &Path) -> Result<ShimClient> {
-        let stream = tokio::net::UnixStream::connect(socket)
+        shim_api::Client::connect(socket)
             .await
-            .map_err(|e| ShimError::Gone {
-                call: "connect",
-                reason: format!("{}: {e}", socket.display()),
-            })?;
-        let client = ttrpc::r#async::Client::new(ttrpc::r#async::transport::Socket::new(stream));
-        Ok(ShimClient {
-            sandbox: SandboxClient::new(client.clone()),
-            task: TaskClient::new(client.clone()),
-            pod: PodClient::new(client),
-        })
+            .map(ShimClient)
+            .map_err(ShimError::of("connect"))
     }
 
     pub(crate) async fn create_sandbox(&self, id: &str, bundle: &Path, netns: Option<&Path>) -> Result<()> {
@@ -89,7 +72,7 @@ impl ShimClient {
             netns_path: netns.map(text).unwrap_or_default(),
             ..Default::default()
         };
-        let answer = self.sandbox.create_sandbox(with_duration(START), &request).await;
+        let answer = self.0.sandbox.create_sandbox(deadline(START), &request).await;
         answer.map(drop).map_err(ShimError::of("CreateSandbox"))
     }
 
@@ -99,7 +82,7 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.sandbox.start_sandbox(with_duration(START), &request).await;
+        let answer = self.0.sandbox.start_sandbox(deadline(START), &request).await;
         answer.map(|a| a.pid).map_err(ShimError::of("StartSandbox"))
     }
 
@@ -109,7 +92,7 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.sandbox.stop_sandbox(with_duration(QUICK), &request).await;
+        let answer = self.0.sandbox.stop_sandbox(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("StopSandbox"))
     }
 
@@ -119,7 +102,7 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.sandbox.shutdown_sandbox(with_duration(QUICK), &request).await;
+        let answer = self.0.sandbox.shutdown_sandbox(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("ShutdownSandbox"))
     }
 
@@ -144,7 +127,7 @@ impl ShimClient {
             stdout: streams.log,
             ..Default::default()
         };
-        let answer = self.task.create(with_duration(START), &request).await;
+        let answer = self.0.task.create(deadline(START), &request).await;
         answer.map(|a| a.pid).map_err(ShimError::of("Create"))
     }
 
@@ -155,7 +138,7 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.task.start(with_duration(START), &request).await;
+        let answer = self.0.task.start(deadline(START), &request).await;
         answer.map(|a| a.pid).map_err(ShimError::of("Start"))
     }
 
@@ -170,7 +153,7 @@ impl ShimClient {
             spec: json(PROCESS_TYPE, process),
             ..Default::default()
         };
-        let answer = self.task.exec(with_duration(START), &request).await;
+        let answer = self.0.task.exec(deadline(START), &request).await;
         answer.map(drop).map_err(ShimError::of("Exec"))
     }
 
@@ -181,7 +164,7 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.task.wait(Context::default(), &request).await;
+        let answer = self.0.task.wait(forever(), &request).await;
         answer.map(|a| a.exit_status).map_err(ShimError::of("Wait"))
     }
 
@@ -194,7 +177,7 @@ impl ShimClient {
             all,
             ..Default::default()
         };
-        let answer = self.task.kill(with_duration(QUICK), &request).await;
+        let answer = self.0.task.kill(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("Kill"))
     }
 
@@ -205,7 +188,7 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.task.delete(with_duration(QUICK), &request).await;
+        let answer = self.0.task.delete(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("Delete"))
     }
 
@@ -217,7 +200,7 @@ impl ShimClient {
             height: height.into(),
             ..Default::default()
         };
-        let answer = self.task.resize_pty(with_duration(QUICK), &request).await;
+        let answer = self.0.task.resize_pty(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("ResizePty"))
     }
 
@@ -229,7 +212,7 @@ impl ShimClient {
             stdin: true,
             ..Default::default()
         };
-        let answer = self.task.close_io(with_duration(QUICK), &request).await;
+        let answer = self.0.task.close_io(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("CloseIO"))
     }
 
@@ -239,20 +222,22 @@ impl ShimClient {
             resources: json(RESOURCES_TYPE, resources),
             ..Default::default()
         };
-        let answer = self.task.update(with_duration(QUICK), &request).await;
+        let answer = self.0.task.update(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("Update"))
     }
 
     pub(crate) async fn state(&self) -> Result<shim::StateResponse> {
-        self.pod
-            .state(with_duration(QUICK), &shim::StateRequest::new())
+        self.0
+            .pod
+            .state(deadline(QUICK), &shim::StateRequest::new())
             .await
             .map_err(ShimError::of("State"))
     }
 
     pub(crate) async fn watch(&self) -> Result<Events> {
-        self.pod
-            .watch(Context::default(), &shim::WatchRequest::new())
+        self.0
+            .pod
+            .watch(forever(), &shim::WatchRequest::new())
             .await
             .map_err(ShimError::of("Watch"))
     }
@@ -262,7 +247,7 @@ impl ShimClient {
             container_id: id.into(),
             ..Default::default()
         };
-        let answer = self.pod.reopen_log(with_duration(QUICK), &request).await;
+        let answer = self.0.pod.reopen_log(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("ReopenLog"))
     }
 }
