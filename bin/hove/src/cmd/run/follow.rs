@@ -65,7 +65,8 @@ impl Followers {
             let (client, screen) = (self.client.clone(), self.screen.clone());
             let prefix = self.prefixes.get(index).to_owned();
             self.tasks.spawn(async move {
-                if let Err(error) = follow(&client, &path, &screen, &prefix).await {
+                // A connection that breaks is the node's end, which is told once.
+                if let Err(error @ client::Error::Refused { .. }) = follow(&client, &path, &screen, &prefix).await {
                     screen.say(&format!("{prefix}(its output can't be shown: {error})"));
                 }
             });

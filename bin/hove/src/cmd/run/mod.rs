@@ -105,16 +105,15 @@ impl Session {
         let mut was_up = false;
         loop {
             let line = tokio::select! {
-                line = lines.next() => line?,
+                // A broken connection and an answer that ends are the same: only the node's end does it.
+                line = lines.next() => line.unwrap_or_default(),
                 // Before the pod has its name there is nothing to take down; a signal that comes so early waits.
                 number = signals.next(), if !self.name.is_empty() => {
                     self.interrupted(number).await?;
                     continue;
                 }
             };
-            let Some(line) = line else {
-                bail!("the node has ended; the pod may still run: see `hove get pods`")
-            };
+            let Some(line) = line else { bail!(self.node_ended()) };
             if line.is_empty() {
                 continue;
             }
@@ -153,6 +152,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The pod goes on without its node, and without a lease from here on.
+    fn node_ended(&self) -> String {
+        let (name, namespace) = (&self.name, &self.namespace);
+        format!(
+            "the node has ended; pod {name} goes on: `hove get pods -n {namespace}` starts a node that finds it again, \
+             `hove delete pod -n {namespace} {name}` takes it down"
+        )
     }
 
     /// The pod has done its work.
