@@ -130,18 +130,13 @@ fn command(arguments: &[u8], name: &str) -> String {
         return format!("[{name}]");
     }
     let text = String::from_utf8_lossy(trimmed);
-    // What a process writes into its own command line must not steer a terminal.
-    text.chars()
-        .map(|c| {
-            if c == '\0' {
-                ' '
-            } else if c.is_control() {
-                '?'
-            } else {
-                c
-            }
-        })
-        .collect()
+    // What a process writes into its own command line must not steer a terminal, nor break a line of a list.
+    let plain = |c: char| match c {
+        c if c == '\0' || c.is_whitespace() => ' ',
+        c if c.is_control() => '?',
+        c => c,
+    };
+    text.chars().map(plain).collect()
 }
 
 #[cfg(test)]
@@ -166,6 +161,7 @@ mod tests {
         assert_eq!(command(b"nginx\0-g\0daemon off;\0", "nginx"), "nginx -g daemon off;");
         assert_eq!(command(b"", "kthreadd"), "[kthreadd]");
         assert_eq!(command(b"evil\x1b[2J\0", "evil"), "evil?[2J");
+        assert_eq!(command(b"sh\0-c\0a\nb\0", "sh"), "sh -c a b");
     }
 
     #[test]

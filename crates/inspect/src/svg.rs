@@ -15,7 +15,9 @@ const ROW: usize = 56;
 const BOX: usize = 40;
 const LEGEND: usize = 54;
 /// Text that would not fit its column is cut.
-const COMMAND_MAX: usize = 26;
+const COMMAND_MAX: usize = 28;
+/// The same for names, which are set larger.
+const NAME_MAX: usize = 20;
 
 const INK: &str = "#1f2933";
 const FAINT: &str = "#697586";
@@ -91,7 +93,7 @@ fn header(out: &mut String, view: &View, column: usize, part: &str) {
     let _ = writeln!(
         out,
         r##"<text x="{centre}" y="{y}" font-size="15" font-weight="600" fill="{border}" text-anchor="middle">{}</text>"##,
-        escape(&cut(part, COMMAND_MAX))
+        escape(&cut(part, NAME_MAX))
     );
     if let Some(member) = first {
         let _ = writeln!(
