@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use inspect::audit::{self, Remainder, Scope, Snapshot};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 
 use crate::instance::Instance;
@@ -230,6 +230,10 @@ impl Drop for Host {
                 break;
             }
         }
+        // The directory can't be removed with mounts in it. What the audit complained about is among them, on a failure.
+        for mount in audit_mounts(&scope).into_iter().rev() {
+            let _ = rustix::mount::unmount(mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        }
         for parent in &scope.cgroup_parents {
             let mut cgroups = inspect::cgroup::below(parent).unwrap_or_default();
             cgroups.reverse();
@@ -238,6 +242,13 @@ impl Drop for Host {
             }
         }
     }
+}
+
+fn audit_mounts(scope: &Scope) -> Vec<PathBuf> {
+    let mounts = inspect::mount::mounts().unwrap_or_default();
+    inspect::mount::below(&mounts, &scope.mounts_below)
+        .map(|mount| mount.mount_point.clone())
+        .collect()
 }
 
 fn loopback_up() -> Result<()> {
