@@ -3,11 +3,13 @@
 //! The supervisor's binary comes from `HOVE_SHIM`, else from the directory that this test was built into
 //! (`cargo build -p hove-shim`).
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod conformance;
 mod failures;
 mod host;
 mod life;
+mod modes;
 mod restart;
 mod streams;
