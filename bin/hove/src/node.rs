@@ -156,6 +156,7 @@ impl Node {
         let own = node_api::router(NodeApi {
             objects: self.objects.clone(),
             images: self.images.clone(),
+            network: self.network.clone(),
             runtime: self.runtime.clone(),
         });
         kubernetes.merge(own)

@@ -38,6 +38,8 @@ pub struct NodeApi {
     pub objects: Arc<objects::Store>,
     /// Images.
     pub images: Arc<image::Store>,
+    /// Whose host ports are whose.
+    pub network: Arc<network::Network>,
     /// The runtime, behind the CRI.
     pub runtime: Arc<dyn cri::RuntimeService>,
 }

@@ -1,29 +1,30 @@
 //! What must hold before a run makes anything: images are here, host ports are free. A pod that is applied may wait for
 //! both; a person who runs one in the foreground is told at once.
 
-use std::{
-    io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-};
-
 use apiserver::Failure;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use network::{PortMapping, Protocol};
 use objects::{Kind, Scope};
 
-use super::{NodeApi, images};
+use super::NodeApi;
 use crate::view;
 
 /// Checks a defaulted and validated pod. The first thing that is missing is the answer.
 pub async fn check(api: &NodeApi, pod: &Pod) -> Result<(), Failure> {
     let spec = pod.spec.clone().unwrap_or_default();
-    let (store, objects) = (api.images.clone(), api.objects.clone());
+    let NodeApi {
+        objects,
+        images,
+        network,
+        ..
+    } = api.clone();
     let checks = move || {
         for container in containers(&spec) {
             let image = container.image.as_deref().unwrap_or_default();
-            store.get(image).map_err(|error| match error {
+            images.get(image).map_err(|error| match error {
                 image::Error::NotFound { .. } => missing(image, &container.name),
-                error => images::failure(&error),
+                error => super::images::failure(&error),
             })?;
         }
         let wanted: Vec<_> = host_ports(&spec).collect();
@@ -32,6 +33,9 @@ pub async fn check(api: &NodeApi, pod: &Pod) -> Result<(), Failure> {
             let pods = pods.iter().filter_map(|object| object.decode::<Pod>().ok());
             let taken: Vec<_> = pods.flat_map(|pod| ports_of(&pod)).collect();
             wanted.iter().try_for_each(|port| check_port(port, &taken))?;
+            network
+                .check_ports(&wanted)
+                .map_err(|error| Failure::conflict(error.to_string()))?;
         }
         Ok(())
     };
@@ -53,40 +57,34 @@ fn missing(image: &str, container: &str) -> Failure {
     Failure::with_code(StatusCode::UNPROCESSABLE_ENTITY, "ImageNotPresent", message)
 }
 
-/// A port of the host that a pod publishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct HostPort {
-    ip: IpAddr,
-    number: u16,
-    protocol: String,
+fn collide(one: &PortMapping, other: &PortMapping) -> bool {
+    let everywhere = |port: &PortMapping| port.host_ip.is_none_or(|ip| ip.is_unspecified());
+    let same = one.host_port == other.host_port && one.protocol == other.protocol;
+    same && (everywhere(one) || everywhere(other) || one.host_ip == other.host_ip)
 }
 
-impl HostPort {
-    fn collides(&self, other: &HostPort) -> bool {
-        let everywhere = self.ip.is_unspecified() || other.ip.is_unspecified();
-        self.number == other.number && self.protocol == other.protocol && (everywhere || self.ip == other.ip)
-    }
-}
-
-fn host_ports(spec: &PodSpec) -> impl Iterator<Item = HostPort> {
+/// What a pod publishes. A protocol that can't be published is the network's to refuse.
+fn host_ports(spec: &PodSpec) -> impl Iterator<Item = PortMapping> {
     let ports = containers(spec).flat_map(|container| container.ports.iter().flatten());
     ports.filter_map(|port| {
-        let number = port
-            .host_port
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port != 0)?;
-        let ip = port
-            .host_ip
-            .as_deref()
-            .and_then(|ip| ip.parse().ok())
-            .unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-        Some(HostPort { ip, number, protocol })
+        Some(PortMapping {
+            host_ip: port.host_ip.as_deref().and_then(|ip| ip.parse().ok()),
+            host_port: port
+                .host_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0)?,
+            container_port: u16::try_from(port.container_port).ok()?,
+            protocol: match port.protocol.as_deref() {
+                Some("UDP") => Protocol::Udp,
+                Some("SCTP") => Protocol::Sctp,
+                _ => Protocol::Tcp,
+            },
+        })
     })
 }
 
 /// What a pod of this node holds, with its name; nothing once it has ended.
-fn ports_of(pod: &Pod) -> Vec<(String, HostPort)> {
+fn ports_of(pod: &Pod) -> Vec<(String, PortMapping)> {
     if matches!(view::phase(pod), "Succeeded" | "Failed") {
         return Vec::new();
     }
@@ -99,30 +97,14 @@ fn ports_of(pod: &Pod) -> Vec<(String, HostPort)> {
         .collect()
 }
 
-/// Looks who of our own holds the port, then tries it and lets it go: whoever else holds it is bound to it. The network
-/// binds it for good when the sandbox is made.
-fn check_port(port: &HostPort, taken: &[(String, HostPort)]) -> Result<(), Failure> {
-    let HostPort { ip, number, protocol } = port;
-    let refuse = |why: String| {
-        Err(Failure::conflict(format!(
-            "host port {number}/{protocol} can't be published on {ip}: {why}"
-        )))
-    };
-    if let Some((holder, _)) = taken.iter().find(|(_, other)| other.collides(port)) {
-        return refuse(format!("it is in use by pod {holder}"));
-    }
-    let address = SocketAddr::new(*ip, *number);
-    let bound = match protocol.as_str() {
-        "TCP" => TcpListener::bind(address).map(drop),
-        "UDP" => UdpSocket::bind(address).map(drop),
-        _ => Ok(()),
-    };
-    match bound {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            refuse(format!("it is in use (`ss -lnp 'sport = :{number}'` shows by whom)"))
-        }
-        Err(error) => refuse(error.to_string()),
+/// A pod that waits for its sandbox wants its ports already: the network knows only those that have one.
+fn check_port(port: &PortMapping, taken: &[(String, PortMapping)]) -> Result<(), Failure> {
+    match taken.iter().find(|(_, other)| collide(port, other)) {
+        Some((holder, _)) => Err(Failure::conflict(format!(
+            "host port {}/{} is in use by pod {holder}; delete it or choose another hostPort",
+            port.host_port, port.protocol
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -132,18 +114,23 @@ mod tests {
 
     #[test]
     fn ports_collide_on_the_same_address_or_on_all() {
-        let port = |ip: &str, protocol: &str| HostPort {
-            ip: ip.parse().unwrap(),
-            number: 80,
-            protocol: protocol.into(),
+        let port = |ip: &str, protocol| PortMapping {
+            host_ip: Some(ip.parse().unwrap()),
+            host_port: 80,
+            container_port: 8080,
+            protocol,
         };
-        let all = port("0.0.0.0", "TCP");
-        assert!(all.collides(&port("127.0.0.1", "TCP")) && port("127.0.0.1", "TCP").collides(&all));
-        assert!(!port("127.0.0.1", "TCP").collides(&port("127.0.0.2", "TCP")));
-        assert!(!all.collides(&port("0.0.0.0", "UDP")));
-        let refusal = check_port(&all, &[("default/web".into(), all.clone())])
+        let all = port("0.0.0.0", Protocol::Tcp);
+        assert!(collide(&all, &port("127.0.0.1", Protocol::Tcp)) && collide(&port("127.0.0.1", Protocol::Tcp), &all));
+        assert!(collide(&PortMapping { host_ip: None, ..all }, &all));
+        assert!(!collide(
+            &port("127.0.0.1", Protocol::Tcp),
+            &port("127.0.0.2", Protocol::Tcp)
+        ));
+        assert!(!collide(&all, &port("0.0.0.0", Protocol::Udp)));
+        let refusal = check_port(&all, &[("default/web".into(), all)])
             .unwrap_err()
             .to_string();
-        assert!(refusal.ends_with("in use by pod default/web"), "{refusal}");
+        assert!(refusal.contains("80/TCP is in use by pod default/web"), "{refusal}");
     }
 }

@@ -26,9 +26,11 @@ impl Node {
         let directory = tempfile::tempdir().unwrap();
         let objects = Arc::new(objects::Store::open(&directory.path().join("objects.redb")).unwrap());
         let images = Arc::new(image::Store::open(directory.path()).unwrap());
+        let network = Arc::new(network::Network::open(network::Config::below(directory.path())).unwrap());
         let api = NodeApi {
             objects: objects.clone(),
             images,
+            network,
             runtime: Arc::new(Empty),
         };
         let socket = directory.path().join("api.sock");
