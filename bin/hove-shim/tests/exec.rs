@@ -24,7 +24,7 @@ async fn an_exec_has_the_callers_fifos() {
     );
 
     // Many at once, each with its own.
-    let pod = &pod;
+    let asked = &pod;
     let execs = (0..10).map(|n| async move {
         let said = pod
             .exec("a", &format!("many-{n}"), &format!("read x; echo $x {n}"), "hello\n")
@@ -35,6 +35,7 @@ async fn an_exec_has_the_callers_fifos() {
         exec.await;
     }
     assert!(pod.state().await.execs.is_empty());
+    assert_eq!(pod.shut_down().await, 0);
 }
 
 #[tokio::test]

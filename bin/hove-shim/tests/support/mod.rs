@@ -358,6 +358,7 @@ impl Pod {
             .unwrap();
         let code = self.shim.wait().unwrap().code().unwrap();
         assert_eq!(cgroups_named(&self.id), Vec::<PathBuf>::new());
+        remove_parents(&self.id);
         code
     }
 }
@@ -382,6 +383,7 @@ impl Drop for Pod {
         for dir in cgroups_named(&self.id) {
             remove_below(&dir);
         }
+        remove_parents(&self.id);
     }
 }
 
@@ -444,6 +446,15 @@ pub fn cgroups_named(id: &str) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.is_dir())
         .collect()
+}
+
+/// The parents that the tests' cgroups were made in; the last test takes the common one away.
+fn remove_parents(id: &str) {
+    for mount in cgroup_mounts().unwrap() {
+        let common = mount.join("hove-test-shim");
+        let _ = fs::remove_dir(common.join(id));
+        let _ = fs::remove_dir(common);
+    }
 }
 
 fn kill_below(dir: &Path) {
