@@ -22,6 +22,8 @@ pub struct Bridge {
     pub index: u32,
     /// MTU of the pods' links.
     pub mtu: u32,
+    /// Whether it was made now: pods that were connected before are not connected to this one.
+    pub is_new: bool,
 }
 
 /// The right to the bridge's name: an abstract unix socket, which exists per net namespace as the bridge does, and ends with
@@ -68,6 +70,7 @@ pub fn set_up(config: &Config, firewall: &Firewall, published: &[Published]) -> 
     let default_mtu = check_routes(&links, config.subnet, existing.as_ref().map(|link| link.index))?;
     let mtu = config.mtu.unwrap_or(default_mtu);
     let gateway = config.subnet.gateway();
+    let is_new = existing.is_none();
     let index = match existing {
         Some(link) => link.index,
         None => {
@@ -88,7 +91,7 @@ pub fn set_up(config: &Config, firewall: &Firewall, published: &[Published]) -> 
     // Publishing on 127.0.0.1: packets from there may leave through the bridge.
     set_sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
     set_sysctl("net/ipv4/ip_forward", "1")?;
-    Ok(Bridge { index, mtu })
+    Ok(Bridge { index, mtu, is_new })
 }
 
 /// Removes the table and the bridge, whichever are there. Returns the first failure, having attempted both.

@@ -220,6 +220,22 @@ impl Links {
         self.0.request(&mut messages)
     }
 
+    /// Connects a pod's port that has lost its bridge to another one.
+    pub fn reconnect_port(&self, host: &str, bridge: u32, mac: Mac, ipv6: bool) -> sys::Result<()> {
+        let Some(port) = self.find(host)? else {
+            return Ok(());
+        };
+        let mut message = of_link(port.index);
+        message.attributes.push(LinkAttribute::Controller(bridge));
+        let request = encode(
+            format!("RTM_SETLINK({host}, master {bridge})"),
+            RouteNetlinkMessage::SetLink(message),
+            NLM_F_REQUEST,
+        );
+        self.0.request(&mut [request])?;
+        self.set_up_port(host, port.index, mac, ipv6)
+    }
+
     /// Inside a pod's namespace: brings eth0 up with its address and the default route through `gateway`.
     pub fn set_up_pod(&self, index: u32, address: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> sys::Result<()> {
         let mut route = RouteMessage::default();

@@ -412,13 +412,40 @@ impl Network {
         let bridge = match bridge::set_up(&self.config, &self.firewall, &self.all_published()) {
             Ok(bridge) => bridge,
             Err(error) => {
-                uplink.claim = None;
+                if self.connected().is_empty() {
+                    uplink.claim = None;
+                }
                 return Err(error);
             }
         };
+        if bridge.is_new {
+            self.reconnect(bridge.index)?;
+        }
         let answer = (bridge.index, bridge.mtu);
         uplink.bridge = Some(bridge);
         Ok(answer)
+    }
+
+    /// Somebody deleted the bridge under running pods: connects them to the new one. Attempts all.
+    fn reconnect(&self, bridge: u32) -> Result<()> {
+        let doing = || format!("reconnect the pods to bridge {}", self.config.bridge);
+        let links = Links::open().doing(doing)?;
+        let mut outcome = Ok(());
+        for record in self.connected() {
+            let mac = mac_of(record.address);
+            let reconnected = links.reconnect_port(&record.host_link, bridge, mac, has_ipv6());
+            outcome = outcome.and(reconnected.doing(doing));
+        }
+        outcome
+    }
+
+    fn connected(&self) -> Vec<AttachmentRecord> {
+        self.table()
+            .attachments
+            .values()
+            .filter(|record| record.attached)
+            .cloned()
+            .collect()
     }
 
     /// All ports that should be published now.

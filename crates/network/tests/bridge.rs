@@ -629,18 +629,30 @@ fn an_interrupted_attach_is_continued() {
 }
 
 #[test]
-fn a_bridge_that_was_deleted_is_made_again() {
+fn a_bridge_that_was_deleted_is_made_again_with_its_pods() {
     on_a_host(|| {
         let host = Host::new();
-        host.pod("one", &[]);
-        let status = std::process::Command::new("ip")
-            .args(["link", "del", "hove0"])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        let one = host.pod("one", &[tcp(8001, 80)]);
+        one.serve(80);
+        let delete = || {
+            let status = std::process::Command::new("ip")
+                .args(["link", "del", "hove0"])
+                .status()
+                .unwrap();
+            assert!(status.success());
+        };
+        delete();
         let two = host.pod("two", &[]);
         two.serve(80);
-        assert!(call((two.ip(), 80)).is_ok());
+        let reach = |pod: &Pod| call((pod.ip(), 80)).is_ok();
+        assert!(reach(&two) && reach(&one) && call(([127, 0, 0, 1], 8001)).is_ok());
+        delete();
+        let config = host.config();
+        let Host { network, state } = host;
+        drop(network);
+        let _network = Network::open(config).unwrap();
+        assert!(reach(&two) && reach(&one) && call(([127, 0, 0, 1], 8001)).is_ok());
+        drop(state);
     });
 }
 
