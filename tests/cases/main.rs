@@ -1,5 +1,6 @@
 //! What a pod.yaml must come to. See the library for what a test is run on.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;

