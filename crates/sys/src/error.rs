@@ -22,7 +22,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// `call` failed with `errno`.
     pub fn new(call: impl fmt::Display, errno: Errno) -> Self {
-        Error { call: call.to_string(), errno }
+        Error {
+            call: call.to_string(),
+            errno,
+        }
     }
 
     /// The error that errno describes after a raw call.

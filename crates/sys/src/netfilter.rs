@@ -75,7 +75,12 @@ impl Batch {
             return Ok(());
         }
         let mut framed = Vec::with_capacity(self.messages.len() + 2);
-        framed.push(Message::new("nf_tables transaction", BATCH_BEGIN, 0, &header(0, TABLES)));
+        framed.push(Message::new(
+            "nf_tables transaction",
+            BATCH_BEGIN,
+            0,
+            &header(0, TABLES),
+        ));
         framed.extend(self.messages);
         framed.push(Message::new("nf_tables transaction", BATCH_END, 0, &header(0, TABLES)));
         socket.batch(&mut framed)

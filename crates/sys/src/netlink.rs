@@ -232,7 +232,10 @@ impl Socket {
             return Ok(None);
         };
         if header.kind != NLMSG_ERROR {
-            return Ok(Some(Answer { kind: header.kind, payload: payload.to_vec() }));
+            return Ok(Some(Answer {
+                kind: header.kind,
+                payload: payload.to_vec(),
+            }));
         }
         match parse_error(header, payload) {
             Err(refusal) if !matches!(refusal.errno, Errno::NOENT | Errno::NODEV) => Err(refusal.about(&message.what)),

@@ -129,12 +129,26 @@ pub fn reset_signals() {
     let default = [0u64; 4];
     for signal in 1..=64 {
         // SAFETY: default is as long as any architecture's struct; SIGKILL and SIGSTOP answer EINVAL.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8,
+            )
+        };
     }
     let none = 0u64;
     // SAFETY: a set of 8 bytes, as the last argument says.
     unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, std::ptr::null_mut::<u64>(), 8)
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null_mut::<u64>(),
+            8,
+        )
     };
 }
 
