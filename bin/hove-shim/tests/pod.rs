@@ -264,3 +264,19 @@ async fn a_shutdown_takes_what_still_runs_with_it() {
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     }
 }
+
+#[tokio::test]
+async fn a_process_that_was_not_started_yet_dies_with_its_shim() {
+    let mut pod = Pod::start(false).await;
+    // Ready but for its start, as well as on its way there: whichever they are, they wait for the shim.
+    let waiting = pod.create("a", sh("exec sleep 1000")).await.unwrap();
+    let running = pod.run("b", sh("exec sleep 1000")).await;
+    pod.kill_shim();
+    let alive = |pid: u32| {
+        let state = fs::read_to_string(format!("/proc/{pid}/stat"));
+        // A zombie is whoever adopts it's to reap.
+        state.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    eventually("its end", || !alive(waiting)).await;
+    assert!(alive(running), "what runs outlives the shim");
+}

@@ -27,6 +27,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Creating> {
 
 fn launch(mut plan: Plan<'_>) -> Result<Creating> {
     let (parent, child_end) = handshake::pair()?;
+    let mut parent = Some(parent);
     let mut slots = child::Slots::new(plan.sources);
     let born = {
         let Plan {
@@ -51,7 +52,12 @@ fn launch(mut plan: Plan<'_>) -> Result<Creating> {
             filter: filter.as_ref(),
             identity,
         };
-        let run = || child::run(prepared, &mut slots, &child_end);
+        let run = || {
+            // Its copy of the other end would keep the handshake open when the parent is gone: the child would wait for
+            // itself. (What it takes here is its own; the parent's memory is another.)
+            drop(parent.take());
+            child::run(prepared, &mut slots, &child_end)
+        };
         match pid_namespace {
             PidNamespace::OfClone => clone3(&how, run)?,
             PidNamespace::Join(handle) => within(inherited.get(*handle), || clone3(&how, run))?,
@@ -59,6 +65,9 @@ fn launch(mut plan: Plan<'_>) -> Result<Creating> {
     };
     // The child has its own copies.
     drop(child_end);
+    let Some(parent) = parent else {
+        return Err(sys::Error::new("clone3: ran the child in the parent", Errno::BADF).into());
+    };
     let maps = plan.maps.take();
     let (wanted, known) = (plan.wanted.clone(), plan.known_identity.clone());
     let pid = born.pid;

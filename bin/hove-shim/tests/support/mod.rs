@@ -22,13 +22,15 @@ use ttrpc::r#async::ClientStreamReceiver;
 /// No call that answers at once takes longer; nothing waits for it in full when all is well.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// A pod with a shim of its own. Dropping it kills the shim's children and the shim, if the test has not ended them.
+/// A pod with a shim of its own. Dropping it kills the shim's children and the shim, if it was not shut down.
 pub struct Pod {
     dir: tempfile::TempDir,
     pub id: String,
     pub client: Client,
     pub shim: Child,
     pub shared_pid: bool,
+    /// Whether the shim has ended by itself and left nothing.
+    over: bool,
 }
 
 /// What an exec said and how it ended.
@@ -108,6 +110,7 @@ impl Pod {
             client,
             shim,
             shared_pid,
+            over: false,
         }
     }
 
@@ -349,6 +352,12 @@ impl Pod {
         Ok(())
     }
 
+    /// SIGKILL to the shim.
+    pub fn kill_shim(&mut self) {
+        self.shim.kill().unwrap();
+        self.shim.wait().unwrap();
+    }
+
     /// ShutdownSandbox; the shim's exit code.
     pub async fn shut_down(mut self) -> i32 {
         self.client
@@ -357,6 +366,7 @@ impl Pod {
             .await
             .unwrap();
         let code = self.shim.wait().unwrap().code().unwrap();
+        self.over = true;
         assert_eq!(cgroups_named(&self.id), Vec::<PathBuf>::new());
         remove_parents(&self.id);
         code
@@ -365,10 +375,10 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        if self.shim.try_wait().is_ok_and(|ended| ended.is_some()) {
+        if self.over {
             return;
         }
-        // A test failed. What runs in the pod is in its cgroups.
+        // A test failed, or has killed the shim. What runs in the pod is in its cgroups.
         eprintln!("--- shim.log\n{}---", self.log());
         if let Ok(hierarchies) = cgroup_mounts() {
             for dir in hierarchies
@@ -380,8 +390,13 @@ impl Drop for Pod {
         }
         let _ = self.shim.kill();
         let _ = self.shim.wait();
-        for dir in cgroups_named(&self.id) {
-            remove_below(&dir);
+        let started = std::time::Instant::now();
+        // Whoever was killed leaves its cgroup in its own time.
+        while !cgroups_named(&self.id).is_empty() && started.elapsed() < Duration::from_secs(2) {
+            for dir in cgroups_named(&self.id) {
+                remove_below(&dir);
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         remove_parents(&self.id);
     }
