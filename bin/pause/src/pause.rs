@@ -18,7 +18,7 @@
 #[cfg_attr(target_arch = "x86_64", path = "arch/x86_64.rs")]
 mod arch;
 
-use arch::{exit, getpid, handle, reap_one, sleep, write};
+use arch::{exit, getpid, handle, reap_one, set_name, sleep, write};
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -59,6 +59,8 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
         );
         exit(0);
     }
+    // Started from a descriptor, it would be listed under that one's name (“memfd:pause”).
+    set_name(c"pause");
     if getpid() != 1 {
         write(
             STDERR,

@@ -88,6 +88,17 @@ fn other_arguments_are_ignored() {
 }
 
 #[test]
+fn is_listed_as_pause() {
+    let (_fd, mut command) = pause();
+    let child = command.spawn().unwrap();
+    until_ready(&child);
+    let name = fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
+    assert_eq!(name, "pause\n");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
 fn shuts_down_when_told_to() {
     for (signal, name) in [(Signal::INT, "Interrupt"), (Signal::TERM, "Terminated")] {
         let (_fd, mut command) = pause();

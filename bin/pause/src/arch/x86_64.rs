@@ -1,7 +1,8 @@
-//! What pause needs of x86_64: the ELF header, the entry point and six system calls (syscall(2), "Architecture
+//! What pause needs of x86_64: the ELF header, the entry point and seven system calls (syscall(2), "Architecture
 //! calling conventions"). Another architecture is one more file with the same functions.
 
 use core::arch::{asm, global_asm, naked_asm};
+use core::ffi::CStr;
 
 // The file begins with this header and two program headers (elf(5)); pause.ld says where things are. One segment holds
 // headers, code and constants, readable and executable: with nothing writable, a process of it owns no page of the
@@ -47,11 +48,13 @@ const RT_SIGACTION: usize = 13;
 const RT_SIGRETURN: usize = 15;
 const PAUSE: usize = 34;
 const GETPID: usize = 39;
-const EXIT_GROUP: usize = 231;
 const WAIT4: usize = 61;
+const PRCTL: usize = 157;
+const EXIT_GROUP: usize = 231;
 
 const SA_RESTORER: usize = 0x0400_0000;
 const WNOHANG: usize = 1;
+const PR_SET_NAME: usize = 15;
 
 /// The kernel's own `struct sigaction`, which is not the C library's.
 #[repr(C)]
@@ -92,6 +95,12 @@ pub fn write(fd: usize, bytes: &[u8]) {
 pub fn getpid() -> isize {
     // SAFETY: no arguments.
     unsafe { syscall(GETPID, 0, 0, 0, 0) }
+}
+
+/// Names the process, as ps shows it (proc_pid_comm(5)).
+pub fn set_name(name: &CStr) {
+    // SAFETY: the kernel reads up to 16 bytes and stops at the NUL.
+    unsafe { syscall(PRCTL, PR_SET_NAME, name.as_ptr() as usize, 0, 0) };
 }
 
 /// Installs a signal handler; below 0: not.
