@@ -59,6 +59,7 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("spec.runtimeClassName", Honoured),
     ("spec.schedulerName", NoEffect("there is no scheduler")),
     ("spec.securityContext.fsGroup", Honoured),
+    ("spec.securityContext.fsGroupChangePolicy", Honoured),
     ("spec.securityContext.runAsGroup", Honoured),
     ("spec.securityContext.runAsNonRoot", Honoured),
     ("spec.securityContext.runAsUser", Honoured),

@@ -17,7 +17,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use pod::quantity::Quantity;
-use volume::{HostPathType, Medium, Source, Volumes};
+use volume::{ChangePolicy, FsGroup, HostPathType, Medium, Source, Volumes};
 
 use crate::config::{Identity, Node, container, hosts, sandbox};
 
@@ -133,17 +133,30 @@ fn log_tail(log: &Path) -> Vec<u8> {
 /// Makes a pod's volumes; answers where each is on the host.
 pub(crate) fn make_volumes(pod: &Pod, volumes: &Volumes) -> Result<BTreeMap<String, PathBuf>, volume::Error> {
     let identity = Identity::of(pod);
+    let group = fs_group(pod);
     let mut paths = BTreeMap::new();
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         // Validation lets no other kinds pass.
         if let Some(source) = source(volume) {
             paths.insert(
                 volume.name.clone(),
-                volumes.prepare(identity.uid, &volume.name, &source)?,
+                volumes.prepare(identity.uid, &volume.name, &source, group)?,
             );
         }
     }
     Ok(paths)
+}
+
+fn fs_group(pod: &Pod) -> Option<FsGroup> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    Some(FsGroup {
+        // Validation lets nothing else pass.
+        gid: u32::try_from(context.fs_group?).ok()?,
+        policy: match context.fs_group_change_policy.as_deref() {
+            Some("OnRootMismatch") => ChangePolicy::OnRootMismatch,
+            _ => ChangePolicy::Always,
+        },
+    })
 }
 
 fn source(volume: &Volume) -> Option<Source> {

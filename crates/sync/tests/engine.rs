@@ -555,6 +555,20 @@ async fn a_deletion_can_be_made_shorter_while_it_waits() {
     );
 }
 
+/// Needs root: the volume changes its group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fs_group_owns_the_volumes() {
+    use std::os::unix::fs::MetadataExt as _;
+    let node = Node::new();
+    let with_group = "spec:\n  securityContext: {fsGroup: 4242, fsGroupChangePolicy: OnRootMismatch}";
+    let key = node.apply(&TWO.replace("spec:", with_group));
+    node.until(&key, "ready", is_ready).await;
+    let uid = node.store.get(&key).unwrap().uid().to_owned();
+    let volume = node.dir.path().join("pods").join(uid).join("volumes/empty-dir/v");
+    let metadata = volume.metadata().unwrap();
+    assert_eq!((metadata.gid(), metadata.mode() & 0o7777), (4242, 0o2777));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_outlive_the_engine_and_are_found_again() {
     let mut node = Node::new();

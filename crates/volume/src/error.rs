@@ -59,6 +59,15 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A volume that is to be given to a group has too many directories in one another.
+    #[error("{path:?} is more than {levels_max} directories deep in its volume, so fsGroup can't be applied to it")]
+    TooDeep {
+        /// The directory that is too deep.
+        path: PathBuf,
+        /// How deep it may be.
+        levels_max: usize,
+    },
+
     /// A file operation failed.
     #[error("{call} {}: {source}", path.display())]
     File {

@@ -1,7 +1,8 @@
 //! What a pod's volumes are on the host: made before its containers, taken away after them.
 //!
 //! ```text
-//! ROOT/pods/UID/volumes/empty-dir/NAME     an emptyDir: a directory, or a tmpfs for `medium: Memory`
+//! ROOT/pods/UID/volumes/empty-dir/NAME           an emptyDir: a directory, or a tmpfs for `medium: Memory`
+//! ROOT/pods/UID/volumes/empty-dir/.NAME.ready    the directory has its mode and group: what is done to it now is its users' doing
 //! ```
 //!
 //! A hostPath lives where it lives; it is only checked, and made where its type says so.
@@ -17,11 +18,13 @@ mod empty_dir;
 mod error;
 mod host_path;
 mod mounts;
+mod ownership;
 pub mod removal;
 
 use std::path::{Path, PathBuf};
 
 pub use error::{Error, Result};
+pub use ownership::{ChangePolicy, FsGroup};
 
 /// Where an emptyDir's content is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,7 +109,8 @@ impl Volumes {
     }
 
     /// Makes the volume `name` of pod `pod_uid`, or finds it made, and returns the path on the host to mount into containers.
-    pub fn prepare(&self, pod_uid: &str, name: &str, source: &Source) -> Result<PathBuf> {
+    /// `group` is given the volume when it is made, unless it is the host's.
+    pub fn prepare(&self, pod_uid: &str, name: &str, source: &Source, group: Option<FsGroup>) -> Result<PathBuf> {
         check_name("pod uid", pod_uid)?;
         check_name("volume", name)?;
         match source {
@@ -115,7 +119,7 @@ impl Volumes {
                 size_limit_bytes,
             } => {
                 let path = self.pods.join(pod_uid).join("volumes/empty-dir").join(name);
-                empty_dir::make(&path, *medium, *size_limit_bytes)?;
+                empty_dir::make(&path, *medium, *size_limit_bytes, group)?;
                 Ok(path)
             }
             Source::HostPath { path, kind } => {

@@ -1,13 +1,12 @@
 //! Mounts below a pod's directory: its tmpfs volumes, and whatever a privileged container propagated out of itself.
 
-use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+use sys::mountinfo;
 
 use crate::{Error, Result};
 
@@ -67,55 +66,14 @@ fn open(base: BorrowedFd<'_>, path: &Path, resolve: ResolveFlags) -> rustix::io:
     rustix::fs::openat2(base, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-/// The mount points of this mount namespace: the fifth field of /proc/self/mountinfo (`proc_pid_mountinfo(5)`).
 fn mount_points() -> Result<Vec<PathBuf>> {
-    let path = Path::new("/proc/thread-self/mountinfo");
-    let text = std::fs::read(path).map_err(|source| Error::File {
-        call: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(parse(&text))
-}
-
-fn parse(text: &[u8]) -> Vec<PathBuf> {
-    let fields = |line: &[u8]| line.split(|b| *b == b' ').nth(4).map(unescape);
-    text.split(|b| *b == b'\n').filter_map(fields).collect()
-}
-
-/// Space, tab, newline and backslash are written as three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        match (first, tail) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
-                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = after;
-            }
-            _ => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
+    Ok(mountinfo::mounts()?
+        .into_iter()
+        .map(|mount| mount.mount_point)
+        .collect())
 }
 
 /// As the kernel prints it: the node's root may lie behind a link.
 fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_mountinfo() {
-        let text =
-            b"22 27 0:21 / /proc rw,relatime - proc proc rw\n30 22 0:9 / /a\\040b\\134c rw shared:1 - tmpfs tmpfs rw\n";
-        assert_eq!(parse(text), [PathBuf::from("/proc"), PathBuf::from("/a b\\c")]);
-        assert_eq!(parse(b"broken\n"), Vec::<PathBuf>::new());
-    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use volume::{Error, HostPathType, Medium, Source, Volumes};
+use volume::{ChangePolicy, Error, FsGroup, HostPathType, Medium, Source, Volumes};
 
 const DISK: Source = Source::EmptyDir {
     medium: Medium::Default,
@@ -39,11 +39,11 @@ fn host_path(path: impl AsRef<Path>, kind: HostPathType) -> Source {
 fn an_empty_dir_is_everybodys_and_keeps_its_content() {
     let root = tempfile::tempdir().unwrap();
     let volumes = Volumes::new(root.path());
-    let path = volumes.prepare("uid", "html", &DISK).unwrap();
+    let path = volumes.prepare("uid", "html", &DISK, None).unwrap();
     assert_eq!(path, root.path().join("pods/uid/volumes/empty-dir/html"));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o777);
     std::fs::write(path.join("index.html"), "x").unwrap();
-    assert_eq!(volumes.prepare("uid", "html", &DISK).unwrap(), path);
+    assert_eq!(volumes.prepare("uid", "html", &DISK, None).unwrap(), path);
     assert!(path.join("index.html").exists(), "made once");
     assert_eq!(volumes.pods().unwrap(), ["uid"]);
     volumes.teardown("uid").unwrap();
@@ -57,8 +57,8 @@ fn a_memory_empty_dir_has_its_size() {
     isolated(|| {
         let root = tempfile::tempdir().unwrap();
         let volumes = Volumes::new(root.path());
-        let path = volumes.prepare("uid", "cache", &MEMORY).unwrap();
-        volumes.prepare("uid", "cache", &MEMORY).unwrap();
+        let path = volumes.prepare("uid", "cache", &MEMORY, None).unwrap();
+        volumes.prepare("uid", "cache", &MEMORY, None).unwrap();
         let mounts = || std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         assert_eq!(mounts().matches("empty-dir/cache").count(), 1, "mounted once");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o777);
@@ -89,7 +89,10 @@ fn host_path_types() {
         (at("nothing"), HostPathType::Unset),
     ];
     for (path, kind) in good {
-        assert_eq!(volumes.prepare("uid", "v", &host_path(&path, kind)).unwrap(), path);
+        assert_eq!(
+            volumes.prepare("uid", "v", &host_path(&path, kind), None).unwrap(),
+            path
+        );
     }
     assert!(at("made/deep").is_dir() && at("made/file").is_file() && !at("nothing").exists());
     assert_eq!(at("made/deep").metadata().unwrap().permissions().mode() & 0o777, 0o755);
@@ -114,7 +117,7 @@ fn host_path_types() {
     ];
     for (path, kind, words) in bad {
         let error = volumes
-            .prepare("uid", "v", &host_path(&path, kind))
+            .prepare("uid", "v", &host_path(&path, kind), None)
             .unwrap_err()
             .to_string();
         assert!(error.contains(words), "{error}");
@@ -129,7 +132,7 @@ fn teardown_never_leaves_the_volume() {
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("precious"), "x").unwrap();
     let volumes = Volumes::new(root.path());
-    let path = volumes.prepare("uid", "v", &DISK).unwrap();
+    let path = volumes.prepare("uid", "v", &DISK, None).unwrap();
     symlink(outside.path(), path.join("out")).unwrap();
     symlink("..", path.join("up")).unwrap();
     std::fs::create_dir(path.join("inner")).unwrap();
@@ -150,7 +153,7 @@ fn teardown_stops_at_foreign_mounts_only_if_they_cannot_be_unmounted() {
         let outside = tempfile::tempdir().unwrap();
         std::fs::write(outside.path().join("precious"), "x").unwrap();
         let volumes = Volumes::new(root.path());
-        let path = volumes.prepare("uid", "v", &DISK).unwrap();
+        let path = volumes.prepare("uid", "v", &DISK, None).unwrap();
         // As a privileged container with bidirectional propagation leaves it, twice on one point.
         let inner = path.join("inner dir");
         std::fs::create_dir(&inner).unwrap();
@@ -166,7 +169,7 @@ fn teardown_stops_at_foreign_mounts_only_if_they_cannot_be_unmounted() {
 fn deep_and_wide_trees_go() {
     let root = tempfile::tempdir().unwrap();
     let volumes = Volumes::new(root.path());
-    let path = volumes.prepare("uid", "v", &DISK).unwrap();
+    let path = volumes.prepare("uid", "v", &DISK, None).unwrap();
     // Deeper than PATH_MAX and than there are descriptors: made by descriptor, as `mkdir a; cd a` in a loop does.
     let mut directory = rustix::fs::open(&path, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
     for _ in 0..3000 {
@@ -187,13 +190,65 @@ fn names_are_file_names() {
     let volumes = Volumes::new(root.path());
     for bad in ["", "..", ".", "a/b", "a\0b"] {
         assert!(
-            matches!(volumes.prepare(bad, "v", &DISK), Err(Error::BadName { .. })),
+            matches!(volumes.prepare(bad, "v", &DISK, None), Err(Error::BadName { .. })),
             "{bad:?}"
         );
         assert!(
-            matches!(volumes.prepare("uid", bad, &DISK), Err(Error::BadName { .. })),
+            matches!(volumes.prepare("uid", bad, &DISK, None), Err(Error::BadName { .. })),
             "{bad:?}"
         );
         assert!(matches!(volumes.teardown(bad), Err(Error::BadName { .. })), "{bad:?}");
     }
+}
+
+const GROUP: FsGroup = FsGroup {
+    gid: 4242,
+    policy: ChangePolicy::Always,
+};
+
+fn mode_and_group(path: &Path) -> (u32, u32) {
+    let metadata = path.symlink_metadata().unwrap();
+    (metadata.mode() & 0o7777, metadata.gid())
+}
+
+#[test]
+fn an_empty_dir_is_given_to_the_group_once() {
+    let root = tempfile::tempdir().unwrap();
+    let volumes = Volumes::new(root.path());
+    let path = volumes.prepare("uid", "data", &DISK, Some(GROUP)).unwrap();
+    assert_eq!(mode_and_group(&path), (0o2777, 4242));
+    // What a container then makes private stays private when the next one is started.
+    std::fs::write(path.join("key"), "").unwrap();
+    std::fs::set_permissions(path.join("key"), PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+    volumes.prepare("uid", "data", &DISK, Some(GROUP)).unwrap();
+    assert_eq!(mode_and_group(&path), (0o700, 4242));
+    assert_eq!(
+        mode_and_group(&path.join("key")),
+        (0o600, 4242),
+        "setgid hands the group on"
+    );
+    volumes.teardown("uid").unwrap();
+    assert!(volumes.pods().unwrap().is_empty());
+}
+
+#[test]
+fn a_memory_empty_dir_is_given_to_the_group() {
+    isolated(|| {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::new(root.path());
+        let path = volumes.prepare("uid", "cache", &MEMORY, Some(GROUP)).unwrap();
+        assert_eq!(mode_and_group(&path), (0o2777, 4242));
+        volumes.teardown("uid").unwrap();
+    });
+}
+
+#[test]
+fn a_host_path_keeps_its_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = mode_and_group(directory.path());
+    let volumes = Volumes::new(directory.path().join("root"));
+    let source = host_path(directory.path(), HostPathType::Directory);
+    volumes.prepare("uid", "v", &source, Some(GROUP)).unwrap();
+    assert_eq!(mode_and_group(directory.path()), before);
 }

@@ -19,6 +19,9 @@ pub fn pod(spec: &PodSpec, path: &Path<'_>, found: &mut Found) {
     id(found, path.field("runAsUser"), context.run_as_user);
     id(found, path.field("runAsGroup"), context.run_as_group);
     id(found, path.field("fsGroup"), context.fs_group);
+    if let Some(policy) = &context.fs_group_change_policy {
+        found.one_of(path.field("fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
+    }
     let groups = path.field("supplementalGroups");
     for (n, group) in context.supplemental_groups.iter().flatten().enumerate() {
         id(found, groups.index(n), Some(*group));
