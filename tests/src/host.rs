@@ -245,8 +245,8 @@ impl Drop for Host {
 }
 
 fn audit_mounts(scope: &Scope) -> Vec<PathBuf> {
-    let mounts = inspect::mount::mounts().unwrap_or_default();
-    inspect::mount::below(&mounts, &scope.mounts_below)
+    let mounts = sys::mountinfo::mounts().unwrap_or_default();
+    sys::mountinfo::below(&mounts, &scope.mounts_below)
         .map(|mount| mount.mount_point.clone())
         .collect()
 }

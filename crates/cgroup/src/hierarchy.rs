@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sys::mountinfo::{self, Mount};
+
 use crate::error::{Error, Result};
 use crate::file;
 
@@ -139,7 +141,7 @@ struct Inner {
 impl Hierarchies {
     /// Finds the hierarchies that this process sees.
     pub fn detect() -> Result<Self> {
-        let (v1, v2_mount) = parse(&file::read(Path::new("/proc/self/mountinfo"))?);
+        let (v1, v2_mount) = find(mountinfo::mounts()?);
         let v2 = match v2_mount {
             None => None,
             Some(mount) => {
@@ -215,85 +217,36 @@ impl Hierarchies {
     }
 }
 
-/// Reads the v1 hierarchies and the v2 mount from the text of a mountinfo file. A hierarchy mounted several times
-/// counts once: by its mount of the root if there is one, and the shortest path among those.
-fn parse(mountinfo: &str) -> (Vec<V1>, Option<PathBuf>) {
-    struct Seen {
-        device: String,
-        whole: bool,
-        mount: PathBuf,
-        options: Option<String>,
-    }
-    let mut seen: Vec<Seen> = Vec::new();
-    for line in mountinfo.lines() {
-        // 36 35 98:0 /root /mount rw,noatime master:1 - cgroup source rw,cpu
-        let Some((left, right)) = line.split_once(" - ") else {
+/// The v1 hierarchies and the v2 mount among `mounts`. A hierarchy mounted several times counts once: by its mount of the
+/// root if there is one, and the shortest path among those.
+fn find(mounts: Vec<Mount>) -> (Vec<V1>, Option<PathBuf>) {
+    let rank = |mount: &Mount| (mount.root != Path::new("/"), mount.mount_point.as_os_str().len());
+    let mut seen: Vec<Mount> = Vec::new();
+    for new in mounts {
+        if !matches!(new.fs_type.as_str(), "cgroup" | "cgroup2") {
             continue;
-        };
-        let left: Vec<&str> = left.split(' ').collect();
-        let right: Vec<&str> = right.split(' ').collect();
-        let (&[_, _, device, root, mount, ..], &[kind, _, options]) = (&left[..], &right[..]) else {
-            continue;
-        };
-        let options = match kind {
-            "cgroup" => Some(options.to_owned()),
-            "cgroup2" => None,
-            _ => continue,
-        };
-        let new = Seen {
-            device: device.to_owned(),
-            whole: root == "/",
-            mount: unescape(mount),
-            options,
-        };
-        match seen.iter_mut().find(|s| s.device == new.device) {
+        }
+        match seen.iter_mut().find(|old| old.device == new.device) {
             None => seen.push(new),
-            Some(old) => {
-                let rank = |s: &Seen| (!s.whole, s.mount.as_os_str().len());
-                if rank(&new) < rank(old) {
-                    *old = new;
-                }
-            }
+            Some(old) if rank(&new) < rank(old) => *old = new,
+            Some(_) => {}
         }
     }
-    let v2 = seen.iter().find(|s| s.options.is_none()).map(|s| s.mount.clone());
-    let v1 = seen.into_iter().filter_map(|s| {
-        let controllers = s.options?.split(',').filter_map(Controller::from_v1).collect();
-        Some(V1 {
-            mount: s.mount,
-            controllers,
-        })
+    let (v1, v2): (Vec<Mount>, Vec<Mount>) = seen.into_iter().partition(|mount| mount.fs_type == "cgroup");
+    let v1 = v1.into_iter().map(|mount| V1 {
+        controllers: mount.super_options.split(',').filter_map(Controller::from_v1).collect(),
+        mount: mount.mount_point,
     });
-    (v1.collect(), v2)
-}
-
-/// Undoes mountinfo's octal escapes of space, tab, newline and backslash.
-fn unescape(field: &str) -> PathBuf {
-    let mut out = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        match rest
-            .get(at + 1..at + 4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok())
-        {
-            Some(byte) => {
-                out.push(byte as char);
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    PathBuf::from(out)
+    (v1.collect(), v2.into_iter().next().map(|mount| mount.mount_point))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn find_in(mountinfo: &str) -> (Vec<V1>, Option<PathBuf>) {
+        find(mountinfo::parse(mountinfo.as_bytes()))
+    }
 
     fn names(h: &V1) -> Vec<&'static str> {
         h.controllers.iter().map(|c| c.v1_name()).collect()
@@ -301,7 +254,7 @@ mod tests {
 
     #[test]
     fn hybrid_with_joined_controllers_and_a_named_hierarchy() {
-        let (v1, v2) = parse(
+        let (v1, v2) = find_in(
             "24 1 0:22 / /sys rw - sysfs sysfs rw\n\
              31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
              32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:4 - cgroup cgroup rw,cpu,cpuacct\n\
@@ -318,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_hierarchy_mounted_twice_counts_once_by_its_whole_mount() {
-        let (v1, v2) = parse(
+        let (v1, v2) = find_in(
             "50 1 0:40 /kube/pod1 /a rw - cgroup cgroup rw,memory\n\
              51 1 0:40 / /sys/fs/cgroup/memory\\040x rw - cgroup cgroup rw,memory\n\
              52 1 0:40 / /some/much/longer/path/elsewhere rw - cgroup cgroup rw,memory\n",

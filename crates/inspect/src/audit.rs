@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, cgroup, link, mount, process};
+use crate::{Error, Result, cgroup, link, process};
 
 /// Files below a root are listed up to this many: an audit is not a back-up.
 const FILES_MAX: usize = 200_000;
@@ -87,11 +87,13 @@ pub fn snapshot(scope: &Scope) -> Result<Snapshot> {
             });
         }
     }
-    let mounts = mount::mounts()?;
-    remainders.extend(mount::below(&mounts, &scope.mounts_below).map(|m| Remainder::Mount {
-        path: m.mount_point.clone(),
-        fs_type: m.fs_type.clone(),
-    }));
+    let mounts = sys::mountinfo::mounts()?;
+    remainders.extend(
+        sys::mountinfo::below(&mounts, &scope.mounts_below).map(|m| Remainder::Mount {
+            path: m.mount_point.clone(),
+            fs_type: m.fs_type.clone(),
+        }),
+    );
     remainders.extend(link::links()?.into_iter().map(|link| Remainder::Link(link.name)));
     let tables = sys::netfilter::tables()?;
     remainders.extend(

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, mount};
+use crate::{Error, Result};
 
 /// A mounted cgroup hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Hierarchy {
 /// The hierarchies that this mount namespace sees, each once.
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
     let mut found: Vec<Hierarchy> = Vec::new();
-    for mount in mount::mounts()? {
+    for mount in sys::mountinfo::mounts()? {
         if matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2") && !found.iter().any(|h| h.path == mount.mount_point)
         {
             found.push(Hierarchy {

@@ -33,15 +33,6 @@ pub enum Error {
     System(#[from] sys::Error),
 }
 
-/// Reads a small file.
-pub(crate) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
-    let path = path.as_ref();
-    std::fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
 /// Reads a file of process `pid`; a process that isn't there (any more) is `NoProcess`.
 pub(crate) fn read_of(pid: u32, name: &str) -> Result<Vec<u8>> {
     let path = Path::new("/proc").join(pid.to_string()).join(name);

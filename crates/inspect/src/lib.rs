@@ -1,6 +1,6 @@
 //! What is on the machine, read from /proc, /sys and netlink: nothing here changes anything.
 //!
-//! * [`process`], [`namespace`], [`mount`], [`link`], [`cgroup`]: one source each, as plain data.
+//! * [`process`], [`namespace`], [`sys::mountinfo`], [`link`], [`cgroup`]: one source each, as plain data.
 //! * [`view`]: a pod's namespaces, kind by kind: whose each is and who is in it; drawn by [`tree`] and [`svg`] (`hove ns`).
 //! * [`kernel`]: what this kernel offers of what Hove uses (`hove doctor`).
 //! * [`audit`]: two snapshots and what the second one has that the first had not (the leak audit).
@@ -15,7 +15,6 @@ pub mod cgroup;
 pub mod error;
 pub mod kernel;
 pub mod link;
-pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod svg;

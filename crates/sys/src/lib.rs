@@ -13,6 +13,7 @@ pub mod inherited;
 pub mod memfd;
 pub mod memory;
 pub mod mount;
+pub mod mountinfo;
 pub mod netfilter;
 pub mod netlink;
 pub mod netns;

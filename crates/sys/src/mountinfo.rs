@@ -1,11 +1,12 @@
-//! Mounts.
+//! The mount table, `proc_pid_mountinfo(5)`: read in one place.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use crate::Result;
-use crate::error::{read, read_of};
+use rustix::io::Errno;
+
+use crate::{Error, Result};
 
 /// One line of `proc_pid_mountinfo(5)`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,8 @@ pub struct Mount {
     pub id: u64,
     /// The number of the mount it is mounted on.
     pub parent: u64,
+    /// The file system's device number, `major:minor`: the same for every mount of it.
+    pub device: String,
     /// Which part of the file system is mounted: `/`, or the source of a bind mount within it; `net:[…]` for a namespace.
     pub root: PathBuf,
     /// Where.
@@ -26,16 +29,18 @@ pub struct Mount {
     pub fs_type: String,
     /// What is mounted.
     pub source: String,
+    /// The file system's own options, the same for every mount of it.
+    pub super_options: String,
 }
 
 /// The mounts of the calling thread's mount namespace.
 pub fn mounts() -> Result<Vec<Mount>> {
-    read("/proc/thread-self/mountinfo").map(|text| parse(&text))
-}
-
-/// The mounts that process `pid` sees.
-pub fn mounts_of(pid: u32) -> Result<Vec<Mount>> {
-    read_of(pid, "mountinfo").map(|text| parse(&text))
+    const TABLE: &str = "/proc/thread-self/mountinfo";
+    let text = std::fs::read(TABLE).map_err(|e| {
+        let errno = Errno::from_io_error(&e).unwrap_or(Errno::IO);
+        Error::new(format_args!("read({TABLE:?})"), errno)
+    })?;
+    Ok(parse(&text))
 }
 
 /// Reads mountinfo; lines that are not laid out so are left out.
@@ -49,22 +54,25 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
-    fields.next()?; // major:minor
+    let device = text(fields.next()?);
     let root = path(fields.next()?);
     let mount_point = path(fields.next()?);
     let options = text(fields.next()?);
     let propagation = fields.by_ref().take_while(|field| *field != b"-").map(text).collect();
     let fs_type = text(fields.next()?);
     let source = text(fields.next()?);
+    let super_options = text(fields.next()?);
     Some(Mount {
         id,
         parent,
+        device,
         root,
         mount_point,
         options,
         propagation,
         fs_type,
         source,
+        super_options,
     })
 }
 
@@ -113,6 +121,10 @@ mod tests {
         assert_eq!(
             (mounts[0].fs_type.as_str(), mounts[0].source.as_str()),
             ("ext3", "/dev/root")
+        );
+        assert_eq!(
+            (mounts[0].device.as_str(), mounts[0].super_options.as_str()),
+            ("98:0", "rw,errors=continue")
         );
     }
 
