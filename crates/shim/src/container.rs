@@ -47,6 +47,23 @@ impl Container {
             _ => Signal::TERM,
         };
         self.send(signal);
+        // It shall hear the signal, and have its grace period.
+        self.unpause();
+    }
+
+    /// Whether it was paused: the kernel knows.
+    pub(crate) fn is_paused(&self) -> bool {
+        let group = self.cgroup.as_ref();
+        self.process.state().is_alive() && group.is_some_and(|group| group.is_frozen().unwrap_or(false))
+    }
+
+    /// Lets it go on, if it was paused.
+    pub(crate) fn unpause(&self) {
+        if let Some(group) = self.cgroup.as_ref().filter(|_| self.is_paused())
+            && let Err(e) = group.thaw()
+        {
+            diary::note(format_args!("cgroup {}: {e}", group.path()));
+        }
     }
 
     /// Kills everything in it.
@@ -57,6 +74,8 @@ impl Container {
         {
             diary::note(format_args!("cgroup {}: {e}", group.path()));
         }
+        // On cgroup v1 what is frozen does not even die.
+        self.unpause();
     }
 
     fn send(&self, signal: Signal) {

@@ -17,6 +17,7 @@ impl Pod {
             process,
             stdio: exec.map_or(&container.stdio, |exec| &exec.stdio).clone(),
             bundle: container.bundle.clone(),
+            paused: container.is_paused(),
         })
     }
 
@@ -62,6 +63,33 @@ impl Pod {
         let resources: LinuxResources = serde_json::from_slice(resources)
             .map_err(|e| Failure::Invalid(format!("update of {key}: no OCI LinuxResources: {e}")))?;
         Ok(self.cgroup_of(id)?.apply(&resources)?)
+    }
+
+    /// Task.Pause: no process of the container runs until it is resumed. (The kernel stops each as it leaves the kernel;
+    /// one that hangs there is stopped when it comes back, and nobody waits for that.)
+    pub(crate) fn pause(&mut self, id: &str) -> Result<()> {
+        let key = Key::Container(id.to_string());
+        self.process(&key)?.state().admit(Verb::Pause, &key)?;
+        if self.container(id)?.is_paused() {
+            return Err(Failure::Precondition(format!("{key} is paused already")));
+        }
+        if !self.cgroup_of(id)?.freeze()? {
+            self.notice(
+                id,
+                "paused, but for processes that hang in the kernel: they stop when they come back".to_string(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Task.Resume
+    pub(crate) fn resume(&mut self, id: &str) -> Result<()> {
+        let key = Key::Container(id.to_string());
+        self.process(&key)?.state().admit(Verb::Pause, &key)?;
+        if !self.container(id)?.is_paused() {
+            return Err(Failure::Precondition(format!("{key} is not paused")));
+        }
+        Ok(self.cgroup_of(id)?.thaw()?)
     }
 
     /// Pod.ReopenLog

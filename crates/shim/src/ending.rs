@@ -185,6 +185,9 @@ impl Pod {
                     SIGKILL => group.kill()?,
                     signal => group.signal(process::signal_of(signal)?)?,
                 }
+                if let (Key::Container(id), SIGKILL) = (key, signal) {
+                    self.container(id)?.unpause();
+                }
                 return Ok(());
             }
         }
@@ -195,7 +198,12 @@ impl Pod {
         } else {
             signal
         };
-        process.signal(signal, key)
+        process.signal(signal, key)?;
+        if let (Key::Container(id), SIGKILL) = (key, signal) {
+            // On cgroup v1 what is frozen does not even die.
+            self.container(id)?.unpause();
+        }
+        Ok(())
     }
 
     /// Task.Delete

@@ -144,6 +144,8 @@ pub struct View {
     pub stdio: Names,
     /// The container's bundle.
     pub bundle: PathBuf,
+    /// Whether the container is paused, and the process with it.
+    pub paused: bool,
 }
 
 /// The sandbox as it is.
@@ -244,6 +246,14 @@ pub enum Request {
     Update {
         id: String,
         resources: Vec<u8>,
+        reply: Reply<()>,
+    },
+    Pause {
+        id: String,
+        reply: Reply<()>,
+    },
+    Resume {
+        id: String,
         reply: Reply<()>,
     },
     ShutdownTask {

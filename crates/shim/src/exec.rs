@@ -72,6 +72,13 @@ impl Pod {
             .process
             .state()
             .admit(Verb::Exec, Key::Container(key.container().to_string()))?;
+        if container.is_paused() {
+            // Born in the container's cgroup, it would be frozen before it could say a word.
+            return Err(Failure::Precondition(format!(
+                "container {} is paused: resume it before something is started in it",
+                key.container()
+            )));
+        }
         let spec = load_spec(&container.bundle)?;
         let missing = || Failure::NotFound(format!("no {key}"));
         let exec = container.execs.get_mut(key.exec()).ok_or_else(missing)?;

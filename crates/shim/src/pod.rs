@@ -128,6 +128,8 @@ impl Pod {
             } => drop(reply.send(self.resize(&key, rows, columns))),
             Request::Stats { id, reply } => drop(reply.send(self.stats(&id))),
             Request::Update { id, resources, reply } => drop(reply.send(self.update(&id, &resources))),
+            Request::Pause { id, reply } => drop(reply.send(self.pause(&id))),
+            Request::Resume { id, reply } => drop(reply.send(self.resume(&id))),
             Request::ShutdownTask { reply } => self.shut_down_if_unused(reply),
 
             Request::Pod { reply } => drop(reply.send(Ok(self.pod_view()))),

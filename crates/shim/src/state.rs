@@ -50,6 +50,8 @@ pub enum Verb {
     Resize,
     /// Task.Update
     Control,
+    /// Task.Pause and Task.Resume. Being paused is no state of a process's: the kernel keeps it, for a whole container.
+    Pause,
     /// Pod.ReopenLog
     ReopenLog,
 }
@@ -70,9 +72,9 @@ impl State {
             (Verb::Kill, Registered) => refuse("was not started yet"),
             (Verb::Kill, Creating | Created | Starting | Running) => Ok(()),
 
-            (Verb::Exec | Verb::Control | Verb::ReopenLog, Running) => Ok(()),
+            (Verb::Exec | Verb::Control | Verb::Pause | Verb::ReopenLog, Running) => Ok(()),
             (Verb::ReopenLog | Verb::Control, Created | Starting) => Ok(()),
-            (Verb::Exec | Verb::Control | Verb::ReopenLog, _) => refuse("is not running"),
+            (Verb::Exec | Verb::Control | Verb::Pause | Verb::ReopenLog, _) => refuse("is not running"),
 
             (Verb::Delete, Registered | Exited) => Ok(()),
             (Verb::Delete, _) => refuse("has not ended: kill it, and wait for its end, before it is deleted"),
@@ -108,6 +110,7 @@ mod tests {
             (Verb::Delete, "ypppppy"),
             (Verb::Resize, "ppyyypp"),
             (Verb::Control, "ppyyypp"),
+            (Verb::Pause, "ppppypp"),
             (Verb::ReopenLog, "ppyyypp"),
         ] {
             for (state, expected) in STATES.into_iter().zip(answers.chars()) {

@@ -153,6 +153,7 @@ impl Task for TaskService {
         response.status = match view.process.state.enum_value_or_default() {
             ProcessState::PROCESS_STATE_UNSPECIFIED => api::Status::UNKNOWN,
             ProcessState::PROCESS_STATE_CREATED => api::Status::CREATED,
+            ProcessState::PROCESS_STATE_RUNNING if view.paused => api::Status::PAUSED,
             ProcessState::PROCESS_STATE_RUNNING => api::Status::RUNNING,
             ProcessState::PROCESS_STATE_EXITED => api::Status::STOPPED,
         }
@@ -219,6 +220,16 @@ impl Task for TaskService {
                 reply,
             })
             .await?;
+        Ok(api::Empty::new())
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> ttrpc::Result<api::Empty> {
+        self.0.ask(|reply| Request::Pause { id: request.id, reply }).await?;
+        Ok(api::Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> ttrpc::Result<api::Empty> {
+        self.0.ask(|reply| Request::Resume { id: request.id, reply }).await?;
         Ok(api::Empty::new())
     }
 

@@ -13,6 +13,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use containerd_shim_protos::cgroups::metrics as v1;
+use containerd_shim_protos::cgroups_v2::metrics as v2;
+use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use serde_json::{Value, json};
 use shim_api::shim::{Event, Kind};
@@ -267,6 +270,40 @@ impl Pod {
             .unwrap()
     }
 
+    /// Task.State
+    pub async fn status(&self, container: &str, exec: &str) -> task::Status {
+        let mut request = task::StateRequest::new();
+        request.id = container.to_string();
+        request.exec_id = exec.to_string();
+        let state = self.client.task.state(deadline(LIMIT), &request).await.unwrap();
+        state.status.enum_value().unwrap()
+    }
+
+    /// Task.Stats, decoded.
+    pub async fn stats(&self, container: &str) -> Stats {
+        let mut request = task::StatsRequest::new();
+        request.id = container.to_string();
+        let stats = self.client.task.stats(deadline(LIMIT), &request).await.unwrap().stats;
+        if stats.type_url == "io.containerd.cgroups.v2.Metrics" {
+            let metrics = v2::Metrics::parse_from_bytes(&stats.value).unwrap();
+            Stats {
+                cpu_ns: metrics.cpu.usage_usec * 1000,
+                memory: metrics.memory.usage,
+                memory_limit: metrics.memory.usage_limit,
+                pids: metrics.pids.current,
+            }
+        } else {
+            assert_eq!(stats.type_url, "io.containerd.cgroups.v1.Metrics");
+            let metrics = v1::Metrics::parse_from_bytes(&stats.value).unwrap();
+            Stats {
+                cpu_ns: metrics.cpu.usage.total,
+                memory: metrics.memory.usage.usage,
+                memory_limit: metrics.memory.usage.limit,
+                pids: metrics.pids.current,
+            }
+        }
+    }
+
     /// A watch, after what is there already was sent.
     pub async fn watch(&self) -> Watch {
         let stream = self
@@ -400,6 +437,15 @@ impl Drop for Pod {
         }
         remove_parents(&self.id);
     }
+}
+
+/// What Task.Stats says, in whichever of containerd's dialects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    pub cpu_ns: u64,
+    pub memory: u64,
+    pub memory_limit: u64,
+    pub pids: u64,
 }
 
 /// An exec that runs, and the caller's ends of its FIFOs.
