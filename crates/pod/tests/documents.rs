@@ -154,6 +154,15 @@ fn every_problem_is_named_at_once() {
             ],
         ),
         (
+            "{securityContext: {fsGroupChangePolicy: Never, appArmorProfile: {type: RuntimeDefault}}, containers: [{name: c, image: i, securityContext: {seLinuxOptions: {type: spc_t}, appArmorProfile: {type: Localhost, localhostProfile: p}}}]}",
+            &[
+                "spec.containers[0].securityContext.appArmorProfile: Forbidden: not supported yet by Hove",
+                "spec.containers[0].securityContext.seLinuxOptions: Forbidden: not supported yet by Hove",
+                "spec.securityContext.appArmorProfile: Forbidden: not supported yet by Hove",
+                "spec.securityContext.fsGroupChangePolicy: Unsupported value: \"Never\": supported values: \"Always\", \"OnRootMismatch\"",
+            ],
+        ),
+        (
             "{containers: [{name: c, image: i, volumeMounts: [{name: w, mountPath: /a}, {name: v, mountPath: /a}, {name: v, subPath: x}]}], volumes: [{name: v}, {name: v, emptyDir: {}, hostPath: {path: ../x}}]}",
             &[
                 "spec.containers[0].volumeMounts[2].subPath: Forbidden: not supported yet by Hove",
@@ -316,4 +325,21 @@ proptest! {
         }
         let _ = load(&lines.join("\n"), "f");
     }
+}
+
+/// AppArmor's annotation is the old form of a field that is refused.
+#[test]
+fn an_annotation_that_asks_for_a_profile_is_refused() {
+    let with = |value: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, annotations: {{container.apparmor.security.beta.kubernetes.io/c: {value}}}}}\nspec: {{containers: [{{name: c, image: i}}]}}\n"
+        );
+        load(&text, "a.yaml").map(drop).map_err(|problems| problems.to_string())
+    };
+    assert_eq!(with("unconfined"), Ok(()));
+    let problem = with("localhost/web").unwrap_err();
+    assert!(
+        problem.contains("metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: Forbidden: not supported yet by Hove: \"localhost/web\""),
+        "{problem}"
+    );
 }

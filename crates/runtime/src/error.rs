@@ -79,6 +79,7 @@ impl From<Error> for cri::Error {
         let kind = match &error {
             Error::Cri(e) => return e.clone(),
             Error::Spec(SpecError::Invalid { .. }) => ErrorKind::InvalidArgument,
+            Error::Spec(SpecError::Lacking { .. }) => ErrorKind::FailedPrecondition,
             Error::Spec(SpecError::Unsupported { .. }) => ErrorKind::Unimplemented,
             Error::Image(image::Error::NotFound { .. }) => ErrorKind::NotFound,
             Error::Image(image::Error::InUse { .. }) => ErrorKind::FailedPrecondition,

@@ -77,6 +77,7 @@ impl Runtime {
             layout: Layout::new(&config.state),
             cgroups: Cgroups::new(cgroup::Hierarchies::detect()?),
             capabilities: container::own_capabilities()?,
+            security_modules: container::security_modules(),
             config,
             images,
             network,

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::registry::Registry;
+use crate::spec::SecurityModules;
 
 /// A node's parts, as its sandboxes' owners and its services see them.
 pub(crate) struct Node {
@@ -25,6 +26,7 @@ pub(crate) struct Node {
     pub(crate) streaming: OnceLock<Arc<dyn StreamingUrls>>,
     /// What this process itself may do: a container can't be given more.
     pub(crate) capabilities: Capabilities,
+    pub(crate) security_modules: SecurityModules,
     /// Cancelled when the runtime is dropped: owners end, pods go on.
     pub(crate) closing: CancellationToken,
 }

@@ -54,6 +54,7 @@ fn metadata(metadata: &ObjectMeta, path: &Path<'_>, found: &mut Found) {
     let mut size = 0;
     for (key, value) in metadata.annotations.iter().flatten() {
         names::qualified(found, &annotations, &key.to_lowercase());
+        security::annotation(found, &annotations, key, value);
         size += key.len() + value.len();
     }
     if size > ANNOTATIONS_LIMIT {

@@ -95,6 +95,15 @@ pub fn container(container: &Container, path: &Path<'_>, found: &mut Found) {
     }
 }
 
+/// AppArmor's old form, which asks for as much as the field `appArmorProfile`: that one is refused by its name.
+const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+pub fn annotation(found: &mut Found, path: &Path<'_>, key: &str, value: &str) {
+    if key.starts_with(APPARMOR_ANNOTATION) && value != "unconfined" {
+        found.not_honoured(path.key(key), value);
+    }
+}
+
 fn seccomp(profile: Option<&SeccompProfile>, path: &Path<'_>, found: &mut Found) {
     let Some(profile) = profile else { return };
     found.one_of(

@@ -9,7 +9,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxDeviceType, LinuxSeccomp}
 
 use crate::error::{Error, Result};
 use crate::node::Node;
-use crate::spec::{Facts, HostDevice, Profile, container_profile};
+use crate::spec::{Facts, HostDevice, Profile, SecurityModules, container_profile};
 
 /// Capabilities by the kernel's number.
 const CAPABILITIES: [Capability; 41] = [
@@ -66,6 +66,7 @@ pub(super) fn gather(config: &ContainerConfig, node: &Node) -> Result<Facts> {
     let hierarchies = node.cgroups.hierarchies();
     Ok(Facts {
         capabilities: node.capabilities.clone(),
+        security_modules: node.security_modules,
         cgroup_v2: hierarchies.mode() == cgroup::Mode::V2,
         swap_accounting: hierarchies.swap_accounting(),
         devices: devices(config, security.privileged)?,
@@ -75,6 +76,18 @@ pub(super) fn gather(config: &ContainerConfig, node: &Node) -> Result<Facts> {
         },
         mount_sources: mount_sources(config)?,
     })
+}
+
+/// Which security modules the kernel enforces. What can't be read is not there.
+pub(crate) fn security_modules() -> SecurityModules {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    SecurityModules {
+        apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        // Registered only where SELinux is switched on.
+        selinux: read("/proc/filesystems")
+            .lines()
+            .any(|line| line.ends_with("\tselinuxfs")),
+    }
 }
 
 /// What this process may do, from /proc/self/status.

@@ -9,7 +9,7 @@ use shim_api::shim::{Process, ProcessState};
 
 use crate::records::{ContainerIntent, ContainerRecord, Exit, Life, ProcessName};
 
-pub(crate) use facts::own_capabilities;
+pub(crate) use facts::{own_capabilities, security_modules};
 
 /// The exit code of a container that could not be started, and of one whose end nobody saw.
 pub(crate) const START_ERROR: i32 = 128;

@@ -84,6 +84,7 @@ impl Sandbox {
             netns: record.netns.as_deref(),
             hostname: &record.hostname,
             cgroup_parent: &record.cgroup_parent,
+            security_modules: self.node.security_modules,
         })?;
         write_json(&self.dir.spec(), &spec)?;
         self.note_missing_cgroups()?;

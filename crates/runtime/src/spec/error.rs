@@ -13,6 +13,14 @@ pub enum SpecError {
         /// The value and the rule.
         problem: String,
     },
+    /// The field asks for something that this node does not have.
+    #[error("{field}: {problem}")]
+    Lacking {
+        /// The path of the field inside the configuration.
+        field: String,
+        /// What is asked for.
+        problem: String,
+    },
     /// The field asks for something that Hove does not do yet.
     #[error("{field}: {problem}")]
     Unsupported {
@@ -29,6 +37,14 @@ pub type Result<T> = std::result::Result<T, SpecError>;
 /// The field's value breaks a rule.
 pub(super) fn invalid(field: impl fmt::Display, problem: impl fmt::Display) -> SpecError {
     SpecError::Invalid {
+        field: field.to_string(),
+        problem: problem.to_string(),
+    }
+}
+
+/// The field asks for something that this node does not have.
+pub(super) fn lacking(field: impl fmt::Display, problem: impl fmt::Display) -> SpecError {
+    SpecError::Lacking {
         field: field.to_string(),
         problem: problem.to_string(),
     }

@@ -7,6 +7,7 @@
 
 pub mod annotations;
 mod capabilities;
+mod confinement;
 mod devices;
 mod error;
 mod mounts;
@@ -25,6 +26,7 @@ use cri::v1::{ContainerConfig, LinuxContainerSecurityContext, NamespaceOption, P
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Capabilities, Linux, LinuxSeccomp, Root, Spec};
 
+pub use confinement::SecurityModules;
 pub use devices::HostDevice;
 pub use error::{Result, SpecError};
 pub use namespaces::{check as check_namespaces, host_network};
@@ -43,6 +45,8 @@ pub struct Facts {
     pub capabilities: Capabilities,
     /// cgroup v2: a container gets a cgroup namespace there.
     pub cgroup_v2: bool,
+    /// Which security modules the kernel enforces.
+    pub security_modules: SecurityModules,
     /// Swap can be limited on this host.
     pub swap_accounting: bool,
     /// The devices that the configuration lists, found on the host; all of the host's for a privileged container.
@@ -96,6 +100,7 @@ impl ContainerInputs<'_> {
 /// The spec of a container.
 pub fn container(inputs: &ContainerInputs<'_>) -> Result<Spec> {
     let security = inputs.security();
+    confinement::container(&security, &inputs.config.mounts, inputs.facts.security_modules)?;
     let options = inputs.namespace_options();
     let cgroups_path = Path::new(inputs.cgroup_parent).join(inputs.id);
 

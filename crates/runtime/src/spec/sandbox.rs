@@ -5,7 +5,10 @@ use std::path::Path;
 use cri::v1::{NamespaceMode, PodSandboxConfig};
 use oci_spec::runtime::{LinuxCpu, LinuxResources, Process, Root, Spec, User};
 
-use super::{Result, annotations, bare_linux, bare_spec, capabilities, namespaces, process, seccomp, sysctls};
+use super::{
+    Result, SecurityModules, annotations, bare_linux, bare_spec, capabilities, confinement, namespaces, process,
+    seccomp, sysctls,
+};
 
 /// Pause runs as a user that no image and no host knows.
 const PAUSE_USER: u32 = 65535;
@@ -26,6 +29,8 @@ pub struct SandboxInputs<'a> {
     pub hostname: &'a str,
     /// The pod's cgroup, absolute.
     pub cgroup_parent: &'a str,
+    /// Which security modules the host's kernel enforces.
+    pub security_modules: SecurityModules,
 }
 
 /// The spec of a sandbox.
@@ -43,6 +48,7 @@ pub fn sandbox(inputs: &SandboxInputs<'_>) -> Result<Spec> {
         .set_cgroups_path(Some(Path::new(inputs.cgroup_parent).join(inputs.id)));
 
     let security = configured.security_context.unwrap_or_default();
+    confinement::sandbox(&security, inputs.security_modules)?;
     let mut annotations = annotations::of_pod("sandbox", inputs.id, inputs.config);
     #[allow(deprecated)]
     let profile = seccomp::profile(security.seccomp.as_ref(), &security.seccomp_profile_path)?;

@@ -637,6 +637,7 @@ fn sandbox_spec(config: &PodSandboxConfig, netns: bool) -> Result<Spec> {
         netns: netns.then_some(Path::new(NETNS)),
         hostname: "web-0",
         cgroup_parent: "/hove/podu",
+        security_modules: SecurityModules::default(),
     })
 }
 
