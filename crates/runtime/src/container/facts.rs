@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use cri::v1::{ContainerConfig, Device};
+use cri::v1::{ContainerConfig, Device, MountPropagation};
 use oci_spec::runtime::{Capabilities, Capability, LinuxDeviceType, LinuxSeccomp};
 
+use super::propagation;
 use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::spec::{Facts, HostDevice, Profile, SecurityModules, container_profile};
@@ -116,6 +117,8 @@ fn seccomp_profile(path: &Path) -> Result<LinuxSeccomp> {
 
 /// Where each mount's host path leads. One that does not exist yet is made, as a directory: the field's runtimes do so, and
 /// hostPath volumes without a type rely on it.
+///
+/// What mounts are to pass through must let them.
 fn mount_sources(config: &ContainerConfig) -> Result<Vec<PathBuf>> {
     let source = |mount: &cri::v1::Mount| {
         let path = Path::new(&mount.host_path);
@@ -131,7 +134,16 @@ fn mount_sources(config: &ContainerConfig) -> Result<Vec<PathBuf>> {
             found => found.map_err(Error::file("resolve the host path of a mount,", path)),
         }
     };
-    config.mounts.iter().map(source).collect()
+    let mut sources = Vec::with_capacity(config.mounts.len());
+    for (index, mount) in config.mounts.iter().enumerate() {
+        let source = source(mount)?;
+        // A mount without a host path, or of a kind that there is not, is refused by name when the spec is derived.
+        if let (true, Ok(asked)) = (source.is_absolute(), MountPropagation::try_from(mount.propagation)) {
+            propagation::check(&format!("mounts[{index}].propagation"), &source, asked)?;
+        }
+        sources.push(source);
+    }
+    Ok(sources)
 }
 
 /// The listed devices; a privileged container has all of the host's besides.

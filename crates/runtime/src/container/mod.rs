@@ -3,6 +3,7 @@
 mod create;
 mod facts;
 mod lifecycle;
+mod propagation;
 pub(crate) mod signal;
 
 use shim_api::shim::{Process, ProcessState};

@@ -139,3 +139,56 @@ fn privileged_and_confined() {
         host.remove(&sandbox).await.unwrap();
     });
 }
+
+/// What one side mounts, the other sees, if the host's mount allows it; if not, that is said before anything is made.
+#[test]
+fn mounts_pass_between_host_and_container() {
+    on_a_host(|host| async move {
+        use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+        let shared = host.dir.path().join("passing");
+        fs::create_dir(&shared).unwrap();
+        mount("passing", &shared, "tmpfs", MountFlags::empty(), None).unwrap();
+        mount_change(&shared, MountPropagationFlags::PRIVATE).unwrap();
+        for directory in ["in", "out"] {
+            fs::create_dir(shared.join(directory)).unwrap();
+        }
+        let sandbox = host.run(host.pod("passing")).await.unwrap();
+        let asking = |name: &str, propagation: MountPropagation| {
+            let mut config = with(&shell(name, "exec sleep 1000"), |s| s.privileged = true);
+            config.mounts = vec![Mount {
+                container_path: "/mnt".into(),
+                host_path: shared.to_string_lossy().into_owned(),
+                propagation: propagation.into(),
+                ..Default::default()
+            }];
+            config
+        };
+        let both = asking("both", MountPropagation::PropagationBidirectional);
+        let inwards = asking("in", MountPropagation::PropagationHostToContainer);
+        for config in [&both, &inwards] {
+            let error = host.create(&sandbox, config.clone()).await.unwrap_err();
+            assert_eq!(error.kind, cri::ErrorKind::FailedPrecondition, "{error}");
+            assert!(error.message.starts_with("mounts[0].propagation: "), "{error}");
+        }
+        mount_change(&shared, MountPropagationFlags::SHARED).unwrap();
+        let id = host.create(&sandbox, both).await.unwrap();
+        host.start(&id).await.unwrap();
+        let inside = host.create(&sandbox, inwards).await.unwrap();
+        host.start(&inside).await.unwrap();
+
+        mount("late", shared.join("in"), "tmpfs", MountFlags::empty(), None).unwrap();
+        fs::write(shared.join("in/file"), "late").unwrap();
+        for container in [&id, &inside] {
+            assert_eq!(ask(&host, container, "cat /mnt/in/file").await, "late");
+        }
+        ask(&host, &id, "mount -t tmpfs made /mnt/out && echo made > /mnt/out/file").await;
+        assert_eq!(fs::read_to_string(shared.join("out/file")).unwrap().trim(), "made");
+        ask(&host, &inside, "umount /mnt/in").await;
+        assert!(shared.join("in/file").exists(), "a slave's changes are its own");
+
+        for directory in ["in", "out", ""] {
+            unmount(shared.join(directory), UnmountFlags::DETACH).unwrap();
+        }
+        host.remove(&sandbox).await.unwrap();
+    });
+}
