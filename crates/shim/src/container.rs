@@ -410,7 +410,7 @@ impl Pod {
             while let Ok(mut guard) = ready.readable().await {
                 guard.clear_ready();
                 // The kernel announces the cgroup's removal too, which ends the watch: so does a container's deletion.
-                if watch.drain().is_err() || events.send(Event::Oom(id.clone())).is_err() || watch.kills().is_err() {
+                if watch.drain().is_err() || events.send(Event::Oom(id.clone(), 0)).is_err() || watch.kills().is_err() {
                     return;
                 }
             }

@@ -23,6 +23,10 @@ use crate::state::{State, Verb};
 /// hangs in the kernel, and writes nothing more.
 const SETTLE_ATTEMPTS: u32 = 11;
 
+/// How often the counter of OOM kills is looked at after the kernel has announced one, after 1, 2, 4 … ms: a quarter of a
+/// second in all.
+const OOM_ATTEMPTS: u32 = 8;
+
 /// How long the rest of an ended process's output may take to be carried away: longer only when nobody reads it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -102,6 +106,8 @@ impl Pod {
 
     /// Records how a process ended, then tells everyone.
     pub(crate) fn announce(&mut self, key: &Key) {
+        // What it died of is told before its end.
+        self.look_for_oom(key.container(), OOM_ATTEMPTS);
         let oom_kills = self.oom_kills(key.container());
         let Ok(process) = self.process_mut(key) else { return };
         let Some((end, at)) = process.ended.take() else { return };
@@ -245,14 +251,19 @@ impl Pod {
         group.and_then(|group| group.oom_kills().ok()).unwrap_or(0)
     }
 
-    /// The kernel may have killed a process for lack of memory: the counter knows.
-    pub(crate) fn look_for_oom(&mut self, id: &str) {
+    /// The kernel may have killed a process for lack of memory: the counter knows. On cgroup v1 it is told before the
+    /// kill, so a counter that stands still is looked at again.
+    pub(crate) fn look_for_oom(&mut self, id: &str, attempt: u32) {
         let kills = self.oom_kills(id);
-        if let Ok(container) = self.container_mut(id)
-            && kills > container.oom_kills
-        {
+        let Ok(container) = self.container_mut(id) else { return };
+        if kills > container.oom_kills {
             container.oom_kills = kills;
             self.tell(Kind::KIND_OOM, &Key::Container(id.to_string()));
+        } else if attempt < OOM_ATTEMPTS {
+            self.later(
+                Duration::from_millis(1 << attempt),
+                Event::Oom(id.to_string(), attempt + 1),
+            );
         }
     }
 }

@@ -85,8 +85,8 @@ pub enum Event {
     Settle(Key, u32),
     /// All output of an ended process has been read.
     Drained(Key),
-    /// The kernel may have killed a process of this container for lack of memory.
-    Oom(String),
+    /// The kernel may have killed a process of this container for lack of memory: the so many-th look at it.
+    Oom(String, u32),
     /// A person should know: about which container, what.
     Notice(String, String),
     /// The grace period of StopSandbox is over.

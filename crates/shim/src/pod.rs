@@ -86,7 +86,7 @@ impl Pod {
             Event::Handshake(key) => self.shake_hands(&key),
             Event::Settle(key, attempt) => self.settle(&key, attempt),
             Event::Drained(key) => self.announce(&key),
-            Event::Oom(container) => self.look_for_oom(&container),
+            Event::Oom(container, attempt) => self.look_for_oom(&container, attempt),
             Event::Notice(container, text) => self.notice(&container, text),
             Event::GraceOver => self.kill_everything(),
             Event::StopOver => self.give_up_stopping(),

@@ -50,6 +50,8 @@ pub struct Spec {
     pub change: Box<dyn Fn(&mut Value)>,
     pub terminal: bool,
     pub stdin: bool,
+    /// Where its output goes; `None`: to the log in its bundle.
+    pub outputs: Option<[String; 2]>,
 }
 
 pub fn sh(command: &str) -> Spec {
@@ -58,6 +60,7 @@ pub fn sh(command: &str) -> Spec {
         change: Box::new(|_| {}),
         terminal: false,
         stdin: false,
+        outputs: None,
     }
 }
 
@@ -71,6 +74,18 @@ impl Spec {
 
     pub fn on_a_terminal(self) -> Spec {
         Spec { terminal: true, ..self }
+    }
+
+    /// As the Task service names outputs.
+    pub fn writing_to(self, stdout: &str, stderr: &str) -> Spec {
+        Spec {
+            outputs: Some([stdout, stderr].map(str::to_string)),
+            ..self
+        }
+    }
+
+    pub fn with_memory_limit(self, bytes: i64) -> Spec {
+        self.with(move |config| config["linux"]["resources"] = json!({"memory": {"limit": bytes}}))
     }
 
     pub fn with_stdin(self) -> Spec {
@@ -88,18 +103,22 @@ impl Pod {
 
     /// A shim that was asked for nothing yet.
     pub async fn spawn(shared_pid: bool) -> Pod {
+        Pod::spawn_after(":", shared_pid).await
+    }
+
+    /// A shim in a mount namespace of its own, where `prepare` (of a shell, in the pod's directory) was done before.
+    pub async fn spawn_after(prepare: &str, shared_pid: bool) -> Pod {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = format!("test{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix("shim").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let socket = dir.path().join("shim.sock");
         let listener = OwnedFd::from(UnixListener::bind(&socket).unwrap());
-        let shim = Command::new("/bin/sh")
-            .args([
-                "-c",
-                "exec \"$0\" \"$@\" 3<&0 </dev/null",
-                env!("CARGO_BIN_EXE_hove-shim"),
-            ])
+        let shim = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "/bin/sh", "-c"])
+            .arg(format!("{prepare}; cd / && exec \"$0\" \"$@\" 3<&0 </dev/null"))
+            .arg(env!("CARGO_BIN_EXE_hove-shim"))
+            .current_dir(dir.path())
             .args(["--id", &id, "--socket-fd", "3", "--dir"])
             .arg(dir.path())
             .stdin(Stdio::from(listener))
@@ -204,8 +223,8 @@ impl Pod {
         request.id = container.to_string();
         request.bundle = bundle.display().to_string();
         request.terminal = spec.terminal;
-        request.stdout = format!("cri://{}", bundle.join("0.log").display());
-        request.stderr = request.stdout.clone();
+        let log = format!("cri://{}", bundle.join("0.log").display());
+        [request.stdout, request.stderr] = spec.outputs.unwrap_or([log.clone(), log]);
         if spec.stdin {
             sys::fifo::make(&bundle.join("stdin")).unwrap();
             request.stdin = bundle.join("stdin").display().to_string();
