@@ -1,7 +1,7 @@
 //! A node: the only place that composes one.
 //!
 //! ```text
-//!  lock STATE/lock ─► images, network ─► runtime (recovery) ─► streaming server ─► objects ─► sync ─► API on STATE/api.sock
+//!  lock STATE/lock ─► images, network ─► runtime (recovery) ─► streaming server ─► sync (a first look) ─► API on STATE/api.sock
 //! ```
 //!
 //! Each arrow is a line of [`run`]. What a node leaves when it stops is what its pods need; when it stops because it is
@@ -36,6 +36,8 @@ use crate::{
 
 /// How long the former node of a state directory may take to end.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a new node waits for the first look at the pods that are there.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long open requests may take when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -48,17 +50,22 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     reach::create_state_directory(&settings.state)?;
     let lock = own_state(&settings.state).await?;
     let (node, engine) = Node::compose(&settings).await?;
+    let stop = CancellationToken::new();
+    let settled = engine.settled();
+    let mut engine = tokio::spawn(engine.run(stop.clone()));
+    // Nobody can ask before the pods that are there have been looked at.
+    if timeout(SETTLE_TIMEOUT, settled).await.is_err() {
+        tracing::warn!("not all pods were looked at within {SETTLE_TIMEOUT:?}: what is shown of them may be old");
+    }
 
     let connections = Connections::new();
     let listener = connections.listen(bind(&settings.api_socket())?);
-    let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
     let server = tokio::spawn(
         axum::serve(listener, node.router(&settings))
             .with_graceful_shutdown(stopped)
             .into_future(),
     );
-    let mut engine = tokio::spawn(engine.run(stop.clone()));
     tracing::info!(state = %settings.state.display(), root = %settings.root.display(), "the node is ready");
     ready()?;
 

@@ -14,7 +14,7 @@ use tokio::{
     sync::{Notify, watch},
     task::{Id, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use volume::Volumes;
 
 use crate::{
@@ -86,12 +86,15 @@ pub struct Engine {
     shared: Arc<Shared>,
     relist: Duration,
     relist_without_events: Duration,
+    settled: CancellationToken,
 }
 
 /// A worker, from the outside.
 struct Handle {
     mailbox: watch::Sender<Desired>,
     poke: Arc<Notify>,
+    /// Cancelled once it has looked at its pod.
+    looked: CancellationToken,
     task: Id,
 }
 
@@ -129,7 +132,14 @@ impl Engine {
             shared,
             relist: config.relist,
             relist_without_events: config.relist_without_events,
+            settled: CancellationToken::new(),
         })
+    }
+
+    /// Completes when every pod that [`Engine::run`] found has been looked at: from then on the statuses in the store are no older than
+    /// the engine. Before, they may be what a former engine wrote long ago.
+    pub fn settled(&self) -> WaitForCancellationFutureOwned {
+        self.settled.clone().cancelled_owned()
     }
 
     /// Works until `shutdown`. Pods outlive it: whoever runs next finds them again.
@@ -143,6 +153,7 @@ impl Engine {
             seen: HashMap::new(),
         };
         dispatch.reconcile_objects()?;
+        tokio::spawn(all_looked(&dispatch, self.settled.clone()));
         self.shared.remove_leftovers(&dispatch).await;
         let mut events = None;
         loop {
@@ -200,6 +211,17 @@ impl Engine {
         let watch = self.shared.store.watch(Scope::all(Kind::Pod), None)?;
         dispatch.reconcile_objects()?;
         Ok(watch)
+    }
+}
+
+/// Cancels `settled` when all of the present workers have looked at their pods, or ended.
+fn all_looked(dispatch: &Dispatch, settled: CancellationToken) -> impl Future<Output = ()> + use<> {
+    let looked: Vec<_> = dispatch.workers.values().map(|handle| handle.looked.clone()).collect();
+    async move {
+        for looked in looked {
+            looked.cancelled().await;
+        }
+        settled.cancel();
     }
 }
 
@@ -305,15 +327,25 @@ impl Dispatch {
     fn spawn(&mut self, id: PodId, desired: Desired) {
         let (mailbox, receiver) = watch::channel(desired);
         let poke = Arc::new(Notify::new());
+        let looked = CancellationToken::new();
         let worker = Worker {
             shared: Arc::clone(&self.shared),
             id: id.clone(),
             mailbox: receiver,
             poke: Arc::clone(&poke),
+            looked: looked.clone(),
             shutdown: self.shutdown.child_token(),
         };
         let task = self.tasks.spawn(worker.run()).id();
-        self.workers.insert(id.uid, Handle { mailbox, poke, task });
+        self.workers.insert(
+            id.uid,
+            Handle {
+                mailbox,
+                poke,
+                looked,
+                task,
+            },
+        );
     }
 
     /// A worker has ended: its pod is gone. Or it panicked: then the next relist, or change, starts another.

@@ -74,6 +74,8 @@ pub(crate) struct Worker {
     pub id: PodId,
     pub mailbox: watch::Receiver<Desired>,
     pub poke: Arc<Notify>,
+    /// Cancelled by the first look at the pod.
+    pub looked: CancellationToken,
     pub shutdown: CancellationToken,
 }
 
@@ -91,6 +93,8 @@ impl Worker {
     /// Works until the pod is gone, or the engine stops.
     pub async fn run(mut self) {
         let mut memory = Memory::default();
+        // A panic is an end as well.
+        let _ended = self.looked.clone().drop_guard();
         loop {
             let desired = self.mailbox.borrow_and_update().clone();
             let next = match &desired {
@@ -109,6 +113,7 @@ impl Worker {
                     () = self.shutdown.cancelled() => return,
                 },
             };
+            self.looked.cancel();
             self.wait(next).await;
             if self.shutdown.is_cancelled() {
                 return;
@@ -209,6 +214,7 @@ impl Worker {
             if let Err(error) = self.publish(&mut pod, &observed, memory, &actions.waiting, false) {
                 return self.retry("write the status", &error);
             }
+            self.looked.cancel();
             if is_idle {
                 self.collect_garbage(&observed).await;
                 return actions.wake_at.map_or(Next::Event, Next::At);
@@ -288,6 +294,8 @@ impl Worker {
 
     /// Takes the pod down and everything of it away. Whether it is done.
     async fn terminate(&self, desired: &Desired) -> bool {
+        // That it goes is known already; how long it takes is up to its containers.
+        self.looked.cancel();
         let mut pod = match desired {
             Desired::Object(object) => object.decode::<Pod>().unwrap_or_default(),
             Desired::Nothing => Pod::default(),

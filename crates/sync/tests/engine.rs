@@ -43,20 +43,28 @@ impl Node {
     }
 
     fn start(&mut self) {
+        let engine = self.make_engine();
+        self.run(engine);
+    }
+
+    fn run(&mut self, engine: Engine) {
+        let shutdown = CancellationToken::new();
+        self.engine = Some((tokio::spawn(engine.run(shutdown.clone())), shutdown));
+    }
+
+    fn make_engine(&self) -> Engine {
         let mut config = Config::new(self.dir.path());
         config.log_root = self.dir.path().join("logs");
         config.relist_without_events = Duration::from_millis(20);
         let volumes = volume::Volumes::new(self.dir.path());
-        let engine = Engine::new(
+        Engine::new(
             config,
             self.machine.clone(),
             self.machine.clone(),
             self.store.clone(),
             volumes,
         )
-        .unwrap();
-        let shutdown = CancellationToken::new();
-        self.engine = Some((tokio::spawn(engine.run(shutdown.clone())), shutdown));
+        .unwrap()
     }
 
     /// As SIGKILL: nothing is finished.
@@ -598,6 +606,22 @@ async fn pods_outlive_the_engine_and_are_found_again() {
     .await
     .unwrap();
     assert_eq!(node.machine.broken_rules(), Vec::<String>::new());
+}
+
+/// Who asks a node that has just started must not read what its predecessor wrote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settled_engine_has_seen_what_happened_before_it() {
+    let mut node = Node::new();
+    let key = node.apply(TWO);
+    node.until(&key, "ready", is_ready).await;
+    node.kill().await;
+    node.machine.end("writer", 3, "");
+    let engine = node.make_engine();
+    let settled = engine.settled();
+    node.run(engine);
+    tokio::time::timeout(PATIENCE, settled).await.unwrap();
+    let pod: Pod = node.store.get(&key).unwrap().decode().unwrap();
+    assert_eq!(state(&pod, "writer"), "Terminated Error 3");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
