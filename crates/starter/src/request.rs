@@ -23,7 +23,8 @@ pub struct Request<'a> {
     pub spec: &'a Spec,
     /// The program.
     pub executable: Executable,
-    /// Where the root file system comes from.
+    /// Where the root file system comes from. Where the spec joins a mount namespace, that has its root: a
+    /// [`Rootfs::Directory`] means nothing then, mounts are refused.
     pub rootfs: Rootfs<'a>,
     /// The bundle: `rootfs` below it is the mount point (in the container's own mount namespace only). An
     /// [`Rootfs::Empty`] covers the bundle itself.

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde_json::json;
-use starter::{Executable, Stdio};
+use starter::{Error, Executable, Stdio};
 use support::{Bench, pipes};
 
 const KINDS: [&str; 6] = ["ipc", "mnt", "net", "pid", "uts", "cgroup"];
@@ -499,4 +499,78 @@ fn what_is_under_way_can_move_between_threads() {
     is_send::<starter::Created>();
     is_send::<starter::Starting>();
     is_send::<starter::Error>();
+}
+
+#[test]
+fn a_mount_namespace_is_joined_as_it_is() {
+    let mut holder = Bench::sh("echo here >/tmp/mark; echo up; sleep 1000");
+    holder.mount(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}));
+    let holder = sleeper(&holder);
+    let ns = format!("/proc/{}/ns/mnt", holder.child.pid.as_raw_nonzero());
+    let mut bench = Bench::sh("cat /tmp/mark; pwd; readlink /proc/1/ns/mnt >/dev/null; hostname");
+    bench.namespace("mount", Some(&ns));
+    bench.root = support::Root::Directory;
+    bench.spec["mounts"] = json!([]);
+    bench.spec["hostname"] = json!("another");
+    bench.process()["cwd"] = json!("/tmp");
+    let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert_eq!(bench.stdout(), "here\n/tmp\nanother\n");
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), host);
+
+    let mut running = Bench::sh("echo up; sleep 1000");
+    running.namespace("mount", Some(&ns));
+    running.root = support::Root::Directory;
+    running.spec["mounts"] = json!([]);
+    let joined = sleeper(&running);
+    assert_eq!(of(joined.child.pid, "mnt"), of(holder.child.pid, "mnt"));
+    let exec = running.exec(joined.child.pidfd.as_fd(), |process| {
+        process["args"] = json!(["cat", "/tmp/mark"]);
+    });
+    assert_eq!(exec.unwrap().stdout, "here\n");
+
+    // A user's name is looked up in the joined root.
+    bench.spec["annotations"] = json!({starter::USER_ANNOTATION: "no-such-user"});
+    assert!(matches!(bench.run(), Err(Error::User { .. })));
+}
+
+#[test]
+fn what_would_change_a_joined_mount_namespace_is_refused() {
+    let joining = || {
+        let mut bench = Bench::sh("true");
+        bench.namespace("mount", Some("/proc/self/ns/mnt"));
+        bench.root = support::Root::Directory;
+        bench.spec["mounts"] = json!([]);
+        bench
+    };
+    type Change = fn(&mut Bench);
+    let cases: [(&str, Change); 7] = [
+        ("rootfs", |b| b.root = support::Root::Overlay),
+        ("rootfs", |b| b.root = support::Root::Empty),
+        ("mounts", |b| {
+            b.mount(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}));
+        }),
+        ("root.readonly", |b| {
+            b.spec["root"] = json!({"path": "image", "readonly": true})
+        }),
+        ("linux.maskedPaths", |b| {
+            b.linux()["maskedPaths"] = json!(["/proc/kcore"])
+        }),
+        ("linux.rootfsPropagation", |b| {
+            b.linux()["rootfsPropagation"] = json!("shared")
+        }),
+        ("linux.namespaces", |b| b.namespace("user", None)),
+    ];
+    for (field, change) in cases {
+        let mut bench = joining();
+        change(&mut bench);
+        let error = bench.run().map(|_| ()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Spec { field: f, .. } if f == field),
+            "{field}: {error}"
+        );
+    }
+    let mut bench = joining();
+    bench.namespace("mount", Some("/no/such/namespace"));
+    let error = bench.run().map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("join the mount namespace /no/such/namespace"), "{error}");
 }

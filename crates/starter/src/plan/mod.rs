@@ -8,6 +8,7 @@ mod cgroups;
 mod command;
 mod devices;
 mod identity;
+mod joined;
 mod limits;
 mod mounts;
 mod namespaces;
@@ -25,7 +26,9 @@ pub(crate) use namespaces::{IdMaps, PidNamespace};
 pub(crate) use step::{Bind, Capabilities, Device, Filesystem, Handle, Inherited, NamespaceSource, Step};
 pub(crate) use story::{Story, detail};
 
-use oci_spec::runtime::Process;
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
 
 use crate::handshake::Packed;
 use crate::identity::{Identity, Wanted};
@@ -102,30 +105,16 @@ pub(crate) fn container<'a>(request: Request<'a>) -> Result<Plan<'a>> {
     namespaces::names(spec, &namespaces, &mut steps)?;
     namespaces::sysctls(spec, &mut steps)?;
     limits::personality(spec, &mut steps);
-    // Sources are copied while our mounts are still peers of the host's: a copy that is made later could receive
-    // (slave) but never again share.
-    let mut mounts = mounts::Mounts::read(spec, &namespaces, &mut steps)?;
-    // From here on nothing that we mount or unmount shows on the host.
-    steps.push(Step::ReceiveOnly);
-    rootfs::mount(rootfs, spec, bundle, &mut steps)?;
-    // In the config's order, each destination resolved inside the root.
-    mounts.mount(&mut steps);
-    if !empty_root && !mounts.binds_dev() {
-        devices::make(spec, &mut steps)?;
-    }
-    // The container's own devpts must be there, and must not be masked yet.
-    stdio::open_terminal(&stdio, true, &mut steps);
-    // What is missing must be made before the root is read-only.
-    paths::working_directory(process, &mut steps)?;
-    paths::mask(spec, &mut steps)?;
-    paths::readonly(spec, &mut steps)?;
-    mounts.finish(&mut steps);
-    if empty_root || spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {
-        steps.push(Step::ReadonlyRoot);
-    }
-    // The host's mounts go with the old root.
-    steps.push(Step::PivotRoot);
-    rootfs::propagation(spec, &mut steps)?;
+    let sources = if namespaces.joined_mount().is_some() {
+        joined::check(&namespaces, spec, &rootfs)?;
+        // After everything that is opened by a path of the caller's, and after its /proc was used. Its root is the root.
+        namespaces.enter_mount(&mut steps);
+        steps.push(Step::OpenOwnRoot);
+        stdio::open_terminal(&stdio, false, &mut steps);
+        0
+    } else {
+        own_root(spec, process, &namespaces, rootfs, bundle, &stdio, &mut steps)?
+    };
     let (filter, command) = finish(
         process,
         spec,
@@ -138,7 +127,7 @@ pub(crate) fn container<'a>(request: Request<'a>) -> Result<Plan<'a>> {
     )?;
 
     Ok(Plan {
-        sources: mounts.sources(),
+        sources,
         steps,
         inherited,
         command,
@@ -151,6 +140,45 @@ pub(crate) fn container<'a>(request: Request<'a>) -> Result<Plan<'a>> {
         maps: namespaces.maps,
         cgroup: cgroup_v2,
     })
+}
+
+/// The part of a container's recipe that makes its root, in a mount namespace of its own. Returns how many mount sources
+/// are open at a time.
+fn own_root(
+    spec: &Spec,
+    process: &Process,
+    namespaces: &namespaces::Namespaces,
+    rootfs: Rootfs<'_>,
+    bundle: &Path,
+    stdio: &Stdio,
+    steps: &mut Vec<Step>,
+) -> Result<usize> {
+    let empty_root = matches!(rootfs, Rootfs::Empty);
+    // Sources are copied while our mounts are still peers of the host's: a copy that is made later could receive
+    // (slave) but never again share.
+    let mut mounts = mounts::Mounts::read(spec, namespaces, steps)?;
+    // From here on nothing that we mount or unmount shows on the host.
+    steps.push(Step::ReceiveOnly);
+    rootfs::mount(rootfs, spec, bundle, steps)?;
+    // In the config's order, each destination resolved inside the root.
+    mounts.mount(steps);
+    if !empty_root && !mounts.binds_dev() {
+        devices::make(spec, steps)?;
+    }
+    // The container's own devpts must be there, and must not be masked yet.
+    stdio::open_terminal(stdio, true, steps);
+    // What is missing must be made before the root is read-only.
+    paths::working_directory(process, steps)?;
+    paths::mask(spec, steps)?;
+    paths::readonly(spec, steps)?;
+    mounts.finish(steps);
+    if empty_root || spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {
+        steps.push(Step::ReadonlyRoot);
+    }
+    // The host's mounts go with the old root.
+    steps.push(Step::PivotRoot);
+    rootfs::propagation(spec, steps)?;
+    Ok(mounts.sources())
 }
 
 /// The recipe for one more process in a running container.
@@ -213,7 +241,7 @@ pub(crate) fn exec<'a>(request: ExecRequest<'a>) -> Result<Plan<'a>> {
 #[allow(clippy::too_many_arguments)]
 fn finish(
     process: &Process,
-    spec: &oci_spec::runtime::Spec,
+    spec: &Spec,
     executable: crate::Executable,
     stdio: Stdio,
     terminal: bool,

@@ -31,6 +31,8 @@ pub(crate) struct IdMaps {
 pub(crate) struct Namespaces {
     joined: Vec<(&'static str, u64, NamespaceSource)>,
     joined_user: Option<NamespaceSource>,
+    /// Whose mounts the container shares; `None`: it gets its own.
+    joined_mount: Option<NamespaceSource>,
     unshared: u64,
     pub pid: PidNamespace,
     pub clone_flags: u64,
@@ -66,10 +68,11 @@ impl Namespaces {
         pinned: &dyn Fn(&Path) -> Option<BorrowedFd<'a>>,
         inherited: &mut Inherited<'a>,
     ) -> Result<Self> {
-        // The mount namespace is always new: everything else here relies on it.
+        // Even if it isn't listed, the mount namespace is new unless one is joined: the mounts rely on it.
         let mut namespaces = Namespaces {
             joined: Vec::new(),
             joined_user: None,
+            joined_mount: None,
             unshared: NEWNS,
             pid: PidNamespace::OfClone,
             clone_flags: 0,
@@ -98,7 +101,6 @@ impl Namespaces {
             };
             let held = pinned(path);
             match (flag, held) {
-                (NEWNS, _) => return Err(Error::unsupported(field, "joining a mount namespace")),
                 (NEWPID, Some(fd)) => namespaces.pid = PidNamespace::Join(inherited.borrow(fd)),
                 (NEWPID, None) => namespaces.pid = PidNamespace::Join(inherited.own(open(path)?)),
                 (_, held) => {
@@ -108,6 +110,10 @@ impl Namespaces {
                     };
                     match flag {
                         NEWUSER => namespaces.joined_user = Some(source),
+                        NEWNS => {
+                            namespaces.joined_mount = Some(source);
+                            namespaces.unshared &= !NEWNS;
+                        }
                         _ => namespaces.joined.push((name, flag, source)),
                     }
                 }
@@ -118,6 +124,14 @@ impl Namespaces {
             return Err(Error::unsupported(
                 "linux.namespaces",
                 "a new PID namespace in a joined user namespace",
+            ));
+        }
+        if let (Some(source), true) = (&namespaces.joined_mount, namespaces.clone_flags & NEWUSER != 0) {
+            // setns(2) takes CAP_SYS_ADMIN in the namespace that owns it, which the new one is not.
+            return Err(Error::spec(
+                "linux.namespaces",
+                format!("a new user namespace and the mount namespace {source}"),
+                "the mount namespace must belong to the user namespace: join that one too",
             ));
         }
         if namespaces.clone_flags & NEWUSER != 0 {
@@ -134,7 +148,7 @@ impl Namespaces {
         self::kind(kind).is_ok_and(|(_, flag)| (self.unshared | self.clone_flags) & flag != 0)
     }
 
-    /// The steps that lead into all of them but the PID namespace.
+    /// The steps that lead into all of them but the PID namespace and a mount namespace that is joined.
     pub fn enter(&self, steps: &mut Vec<Step>) {
         if self.maps.is_some() {
             // Until the maps are written every id is the overflow id.
@@ -157,6 +171,22 @@ impl Namespaces {
             });
         }
         steps.push(Step::NewNamespaces { flags: self.unshared });
+    }
+
+    /// The mount namespace that is joined, if one is.
+    pub fn joined_mount(&self) -> Option<&NamespaceSource> {
+        self.joined_mount.as_ref()
+    }
+
+    /// The step that leads into it.
+    pub fn enter_mount(&self, steps: &mut Vec<Step>) {
+        if let Some(source) = &self.joined_mount {
+            steps.push(Step::JoinNamespace {
+                kind: "mount",
+                flag: NEWNS,
+                source: copy(source),
+            });
+        }
     }
 }
 
