@@ -1,20 +1,24 @@
 //! A root file system with busybox, made once and shared by all tests.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 const APPLETS: &str = "sh cat ls id ps hostname stat grep readlink true false sleep env tty stty dd wc kill seq yes head \
-                       tail mkdir touch usleep nohup setsid trap test printf od";
+                       tail mkdir touch usleep nohup setsid trap test printf od unshare mount";
 
 /// The root's directory. It lies in the build's own directory and is made again when it is missing.
 pub fn busybox() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox");
+        // A root of an earlier build may lack a tool.
+        let mut tools = DefaultHasher::new();
+        APPLETS.hash(&mut tools);
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("busybox-{:x}", tools.finish()));
         if !root.exists() {
             // Tests run side by side, in several processes too: whoever is first wins.
-            let making = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("busybox-{}", std::process::id()));
+            let making = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("making-busybox-{}", std::process::id()));
             make(&making);
             if fs::rename(&making, &root).is_err() {
                 fs::remove_dir_all(&making).unwrap();
