@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::idle::Connections;
 use crate::{
     config::Settings,
-    node_api::{self, NodeApi},
+    node_api::{self, Leases, NodeApi, RETURN_TIMEOUT},
     reach,
 };
 
@@ -60,9 +60,11 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
 
     let connections = Connections::new();
     let listener = connections.listen(bind(&settings.api_socket())?);
+    let leases = Leases::new(node.objects.clone(), stop.clone());
+    leases.await_clients(RETURN_TIMEOUT)?;
     let stopped = stop.clone().cancelled_owned();
     let server = tokio::spawn(
-        axum::serve(listener, node.router(&settings))
+        axum::serve(listener, node.router(&settings, leases))
             .with_graceful_shutdown(stopped)
             .into_future(),
     );
@@ -153,7 +155,7 @@ impl Node {
         ))
     }
 
-    fn router(&self, settings: &Settings) -> axum::Router {
+    fn router(&self, settings: &Settings, leases: Leases) -> axum::Router {
         let kubernetes = apiserver::router(apiserver::Api {
             objects: self.objects.clone(),
             runtime: self.runtime.clone(),
@@ -163,6 +165,7 @@ impl Node {
         let own = node_api::router(NodeApi {
             objects: self.objects.clone(),
             images: self.images.clone(),
+            leases,
             network: self.network.clone(),
             runtime: self.runtime.clone(),
         });

@@ -1,6 +1,13 @@
 //! Finds the node, or starts one.
 
-use std::{fs::File, io::ErrorKind, os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
+use std::{
+    fs::File,
+    io::ErrorKind,
+    os::fd::OwnedFd,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use rustix::{
@@ -21,6 +28,10 @@ use crate::{
 
 /// How long a node may take to start: recovery of many pods included.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long somebody else may take to start the next node.
+const RESTART_PATIENCE: Duration = Duration::from_secs(2);
+/// How often to look whether that is done.
+const RESTART_LOOK: Duration = Duration::from_millis(100);
 /// How many lines of a failed node's log are shown.
 const LOG_LINES: usize = 10;
 
@@ -51,6 +62,20 @@ pub async fn node(settings: &Settings) -> Result<Client> {
     }
     start(settings).await?;
     Ok(client)
+}
+
+/// A client of the next node, after the one that was there has ended. Whoever keeps nodes running (an init system) has
+/// [`RESTART_PATIENCE`] to start it, so that nothing is put in its place.
+pub async fn next_node(settings: &Settings) -> Result<Client> {
+    let client = Client::new(settings.api_socket());
+    let begin = Instant::now();
+    while begin.elapsed() < RESTART_PATIENCE {
+        if answers(&client).await? {
+            return Ok(client);
+        }
+        tokio::time::sleep(RESTART_LOOK).await;
+    }
+    node(settings).await
 }
 
 /// Whether a node answers; an error when one may be there that this user can't reach.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! namespaces/NS/runs                    runs.rs        POST a Pod: creates it and streams its progress; the connection is its lease
+//! namespaces/NS/runs/POD                               POST takes the lease again after a node's end (leases.rs)
 //! namespaces/NS/pods/POD/namespaces     namespaces.rs  GET whose namespaces the pod's are, and which processes are in them
 //! images                                images.rs      GET
 //! images:import                                        POST an archive
@@ -10,6 +11,7 @@
 //! ```
 
 mod images;
+mod leases;
 mod namespaces;
 mod preflight;
 mod runs;
@@ -24,6 +26,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
+pub use leases::{Leases, RETURN_TIMEOUT};
 pub use runs::{Line, LineKind};
 
 /// The group and its version.
@@ -38,6 +41,8 @@ pub struct NodeApi {
     pub objects: Arc<objects::Store>,
     /// Images.
     pub images: Arc<image::Store>,
+    /// Which pods live as long as a client.
+    pub leases: Leases,
     /// Whose host ports are whose.
     pub network: Arc<network::Network>,
     /// The runtime, behind the CRI.
@@ -49,6 +54,10 @@ pub fn router(api: NodeApi) -> Router {
     Router::new()
         .route(BASE, get(resources))
         .route(&format!("{BASE}/namespaces/{{namespace}}/runs"), post(runs::create))
+        .route(
+            &format!("{BASE}/namespaces/{{namespace}}/runs/{{name}}"),
+            post(runs::resume),
+        )
         .route(
             &format!("{BASE}/namespaces/{{namespace}}/pods/{{name}}/namespaces"),
             get(namespaces::read),

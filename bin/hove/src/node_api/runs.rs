@@ -2,10 +2,10 @@
 //!
 //! The answer is a line of JSON ([`Line`]) for each change of the pod and each event about it, until the pod is gone. When
 //! the client goes first, the pod is deleted with its own grace period: a terminal that is closed leaves nothing behind.
+//! When the node goes first, the client takes its lease again at the next one ([`super::leases`]).
 
 use std::{
     convert::Infallible,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,11 +19,16 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header;
 use k8s_openapi::api::core::v1::Pod;
-use objects::{Key, Kind, Scope, Store, Watch, WatchEvent};
+use objects::{Key, Kind, Object, Scope, Watch, WatchEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-use super::{NodeApi, preflight};
+use super::{
+    NodeApi,
+    leases::{self, Lease},
+    preflight,
+};
 
 /// How often a silent answer says that it is alive, by an empty line: a client that is gone is noticed by then.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -62,7 +67,8 @@ pub async fn create(
 ) -> Result<Response, Failure> {
     let begin = Instant::now();
     let leased = query.get("lease") != Some("false");
-    let json = apiserver::accept_pod(&namespace, &body)?;
+    let mut json = apiserver::accept_pod(&namespace, &body)?;
+    leases::mark(&mut json, leased);
     let pod: Pod = serde_json::from_value(json.clone()).map_err(|error| Failure::internal(error.to_string()))?;
     // A name that is taken is found here before any port is looked at, and again, for good, by `create`.
     let name = pod.metadata.name.clone().unwrap_or_default();
@@ -76,25 +82,48 @@ pub async fn create(
     let version = store.version();
     let created = tokio::task::spawn_blocking(move || store.create(Kind::Pod, json)).await;
     let created = created.map_err(|panicked| Failure::internal(panicked.to_string()))??;
-    let uid = created.uid().to_owned();
-    let lease = leased.then(|| Lease {
-        store: api.objects.clone(),
-        key: created.key(),
-        uid: uid.clone(),
-    });
+    let lease = leased.then(|| api.leases.hold(created.key(), created.uid()));
+    let pods = (Some(version), version);
+    follow(&api, begin, &created, lease, pods)
+}
+
+/// `POST namespaces/NS/runs/NAME?uid=UID`: takes the lease of a pod again, and tells its life from now on.
+pub async fn resume(
+    State(api): State<NodeApi>,
+    Path((namespace, name)): Path<(String, String)>,
+    query: Query,
+) -> Result<Response, Failure> {
+    let key = Key::pod(&namespace, &name);
+    let pod = api.objects.get(&key)?;
+    if query.get("uid") != Some(pod.uid()) {
+        // Another one of its name.
+        return Err(objects::Error::NotFound(key).into());
+    }
+    let lease = leases::is_marked(&pod).then(|| api.leases.hold(key, pod.uid()));
+    let version = api.objects.version();
+    follow(&api, Instant::now(), &pod, lease, (None, version))
+}
+
+/// Answers with the pod's life: its changes and its events after these versions; without one, the pod as it is comes first.
+fn follow(
+    api: &NodeApi,
+    begin: Instant,
+    pod: &Object,
+    lease: Option<Lease>,
+    (pod_version, event_version): (Option<u64>, u64),
+) -> Result<Response, Failure> {
     let scope = |kind, name: Option<&str>| Scope {
         kind,
-        namespace: Some(created.namespace().to_owned()),
+        namespace: Some(pod.namespace().to_owned()),
         name: name.map(str::to_owned),
     };
     let progress = Progress {
         begin,
-        pods: api
-            .objects
-            .watch(scope(Kind::Pod, Some(created.name())), Some(version))?,
-        events: api.objects.watch(scope(Kind::Event, None), Some(version))?,
-        uid,
+        pods: api.objects.watch(scope(Kind::Pod, Some(pod.name())), pod_version)?,
+        events: api.objects.watch(scope(Kind::Event, None), Some(event_version))?,
+        uid: pod.uid().to_owned(),
         lease,
+        stop: api.leases.stop().clone(),
         gone: false,
     };
     let lines = stream::unfold(progress, |mut progress| async move {
@@ -110,6 +139,7 @@ struct Progress {
     events: Watch,
     uid: String,
     lease: Option<Lease>,
+    stop: CancellationToken,
     gone: bool,
 }
 
@@ -119,6 +149,7 @@ impl Progress {
             tokio::select! {
                 // What happened is told before what came of it.
                 biased;
+                () = self.stop.cancelled() => return None,
                 event = self.events.next() => {
                     let event = event?.ok()?;
                     let about = &event.object().json()["involvedObject"]["uid"];
@@ -157,37 +188,5 @@ impl Progress {
         let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
         bytes.push(b'\n');
         bytes.into()
-    }
-}
-
-/// Takes the pod down when it is dropped: hyper drops an answer whose client is gone.
-struct Lease {
-    store: Arc<Store>,
-    key: Key,
-    uid: String,
-}
-
-impl Lease {
-    /// The pod is gone already.
-    fn end(mut self) {
-        self.uid.clear();
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.uid.is_empty() {
-            return;
-        }
-        let (store, key, uid) = (self.store.clone(), self.key.clone(), std::mem::take(&mut self.uid));
-        let delete = move || match store.delete(&key, Some(&uid), None) {
-            Ok(_) => tracing::info!(pod = key.name, "the client is gone: its pod is taken down"),
-            Err(objects::Error::NotFound(_) | objects::Error::Conflict { .. }) => {}
-            Err(error) => tracing::error!(pod = key.name, %error, "a pod whose client is gone can't be taken down"),
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(delete)),
-            Err(_) => delete(),
-        }
     }
 }

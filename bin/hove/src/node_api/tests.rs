@@ -6,8 +6,9 @@ use http::Method;
 use objects::Key;
 use serde_json::{Value, json};
 use tokio::{net::UnixListener, time::timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::{BASE, Line, LineKind, NodeApi, router};
+use super::{BASE, Leases, Line, LineKind, NodeApi, router};
 use crate::client::{Client, Error, Lines};
 
 /// A runtime with nothing in it.
@@ -17,6 +18,7 @@ impl cri::RuntimeService for Empty {}
 
 struct Node {
     client: Client,
+    api: NodeApi,
     objects: Arc<objects::Store>,
     directory: tempfile::TempDir,
 }
@@ -28,19 +30,43 @@ impl Node {
         let images = Arc::new(image::Store::open(directory.path()).unwrap());
         let network = Arc::new(network::Network::open(network::Config::below(directory.path())).unwrap());
         let api = NodeApi {
-            objects: objects.clone(),
+            leases: Leases::new(objects.clone(), CancellationToken::new()),
+            objects,
             images,
             network,
             runtime: Arc::new(Empty),
         };
+        Node::serve(directory, api)
+    }
+
+    /// The next node of the same directories, and the same stores.
+    fn succeeded(self) -> Node {
+        std::fs::remove_file(self.directory.path().join("api.sock")).unwrap();
+        let api = NodeApi {
+            leases: Leases::new(self.objects.clone(), CancellationToken::new()),
+            ..self.api
+        };
+        Node::serve(self.directory, api)
+    }
+
+    fn serve(directory: tempfile::TempDir, api: NodeApi) -> Node {
         let socket = directory.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(async move { axum::serve(listener, router(api)).await });
+        let service = router(api.clone());
+        tokio::spawn(async move { axum::serve(listener, service).await });
         Node {
             client: Client::new(socket),
-            objects,
+            objects: api.objects.clone(),
+            api,
             directory,
         }
+    }
+
+    /// Ends as a node does that is told to: its leases know.
+    async fn end(self, mut lines: Lines) -> Node {
+        self.api.leases.stop().cancel();
+        while let Ok(Some(_)) = lines.next().await {}
+        self.succeeded()
     }
 
     async fn import(&self, reference: &str) {
@@ -174,6 +200,44 @@ async fn a_client_that_goes_takes_its_pod_with_it() {
     let mut lines = node.run(&pod(json!([])), "").await.unwrap();
     next(&mut lines).await;
     drop(lines);
+    node.until_deleted().await;
+}
+
+#[tokio::test]
+async fn a_lease_outlives_its_node_and_is_taken_again() {
+    let node = Node::start().await;
+    node.import("localhost/nginx:1").await;
+    let mut lines = node.run(&pod(json!([])), "").await.unwrap();
+    let first = next(&mut lines).await;
+    assert_eq!(first.object["metadata"]["annotations"]["hove.dev/lease"], "run");
+    let node = node.end(lines).await;
+    node.api.leases.await_clients(Duration::from_secs(3600)).unwrap();
+    let uid = first.object["metadata"]["uid"].as_str().unwrap();
+    let path = |uid: &str| format!("{BASE}/namespaces/default/runs/web?uid={uid}");
+    let other = node.client.lines(Method::POST, &path("other"), "".into()).await;
+    assert_eq!(refusal(other).0, "NotFound");
+    let mut lines = node.client.lines(Method::POST, &path(uid), "".into()).await.unwrap();
+    let again = next(&mut lines).await;
+    assert_eq!(
+        (again.kind, &again.object["metadata"]["uid"]),
+        (LineKind::Pod, &json!(uid))
+    );
+    assert!(
+        again.object["metadata"]["deletionTimestamp"].is_null(),
+        "the node's end took no pod down"
+    );
+    drop(lines);
+    node.until_deleted().await;
+}
+
+#[tokio::test]
+async fn a_leased_pod_whose_client_does_not_come_back_is_taken_down() {
+    let node = Node::start().await;
+    node.import("localhost/nginx:1").await;
+    let mut lines = node.run(&pod(json!([])), "").await.unwrap();
+    next(&mut lines).await;
+    let node = node.end(lines).await;
+    node.api.leases.await_clients(Duration::from_millis(10)).unwrap();
     node.until_deleted().await;
 }
 

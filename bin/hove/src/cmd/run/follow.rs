@@ -1,6 +1,13 @@
 //! Each container's output, from its start to its end; again when it is started again.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Method;
@@ -24,8 +31,8 @@ pub struct Followers {
     screen: Arc<Screen>,
     names: Vec<String>,
     prefixes: Prefixes,
-    /// Containers, by the runtime's id, whose output is shown or was.
-    seen: HashSet<String>,
+    /// By the runtime's id: the containers whose output is shown or was.
+    seen: HashMap<String, Arc<Shown>>,
     tasks: JoinSet<()>,
 }
 
@@ -40,7 +47,7 @@ impl Followers {
             screen,
             names,
             prefixes,
-            seen: HashSet::new(),
+            seen: HashMap::new(),
             tasks: JoinSet::new(),
         }
     }
@@ -57,7 +64,11 @@ impl Followers {
             let Some(index) = self.names.iter().position(|name| *name == status.name) else {
                 continue;
             };
-            if !started || id.is_empty() || !self.seen.insert(id) {
+            if !started || id.is_empty() {
+                continue;
+            }
+            let shown = self.seen.entry(id).or_default().clone();
+            if shown.is_followed.swap(true, Ordering::Relaxed) {
                 continue;
             }
             let query = [("container", status.name.clone()), ("follow", "true".into())];
@@ -66,10 +77,22 @@ impl Followers {
             let prefix = self.prefixes.get(index).to_owned();
             self.tasks.spawn(async move {
                 // A connection that breaks is the node's end, which is told once.
-                if let Err(error @ client::Error::Refused { .. }) = follow(&client, &path, &screen, &prefix).await {
+                if let Err(error @ client::Error::Refused { .. }) =
+                    follow(&client, &path, &screen, &prefix, &shown).await
+                {
                     screen.say(&format!("{prefix}(its output can't be shown: {error})"));
                 }
             });
+        }
+    }
+
+    /// The node is gone: what was not shown to its end is followed again at the next look, from where it was.
+    pub async fn node_ended(&mut self) {
+        self.tasks.shutdown().await;
+        for shown in self.seen.values() {
+            shown
+                .is_followed
+                .store(shown.is_whole.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -82,10 +105,25 @@ impl Followers {
     }
 }
 
-async fn follow(client: &Client, path: &str, screen: &Screen, prefix: &str) -> client::Result<()> {
+/// How much of a container's output has been shown.
+#[derive(Default)]
+struct Shown {
+    lines: AtomicU64,
+    is_followed: AtomicBool,
+    is_whole: AtomicBool,
+}
+
+async fn follow(client: &Client, path: &str, screen: &Screen, prefix: &str, shown: &Shown) -> client::Result<()> {
     let mut log = client.lines(Method::GET, path, Bytes::new()).await?;
+    let mut again = shown.lines.load(Ordering::Relaxed);
     while let Some(line) = log.next().await? {
+        if again > 0 {
+            again -= 1;
+            continue;
+        }
         screen.output(prefix, &line);
+        shown.lines.fetch_add(1, Ordering::Relaxed);
     }
+    shown.is_whole.store(true, Ordering::Relaxed);
     Ok(())
 }

@@ -6,7 +6,13 @@
 mod follow;
 mod screen;
 
-use std::{io::Read, path::Path, process::ExitCode, sync::Arc};
+use std::{
+    io::Read,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use http::Method;
@@ -22,6 +28,10 @@ use crate::{
     node_api::{self, Line, LineKind},
     reach, terminal, view,
 };
+
+/// How many nodes may end within [`LOST_WITHIN`] before the command gives up: one that dies of this pod would be started for ever.
+const LOST_MAX: usize = 3;
+const LOST_WITHIN: Duration = Duration::from_secs(60);
 
 pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
     let pod = read(&args.file)?;
@@ -49,6 +59,7 @@ pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
     };
     let followers = Followers::new(client.clone(), namespace.clone(), &pod, screen.clone());
     let mut session = Session {
+        settings,
         client,
         namespace,
         name: String::new(),
@@ -56,6 +67,10 @@ pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
         followers,
         last: pod,
         ending: Ending::None,
+        is_leased: !args.detach,
+        begin: Instant::now(),
+        before_ms: 0,
+        nodes_lost: Vec::new(),
     };
     let outcome = session.watch(lines, signals, args.detach).await;
     session.screen.clear();
@@ -90,6 +105,7 @@ enum Ending {
 }
 
 struct Session {
+    settings: Settings,
     client: Client,
     namespace: String,
     name: String,
@@ -97,6 +113,13 @@ struct Session {
     followers: Followers,
     last: Pod,
     ending: Ending,
+    /// The pod ends with this command.
+    is_leased: bool,
+    begin: Instant,
+    /// What went by before the present node's clock began.
+    before_ms: u64,
+    /// When nodes have ended of late.
+    nodes_lost: Vec<Instant>,
 }
 
 impl Session {
@@ -113,7 +136,16 @@ impl Session {
                     continue;
                 }
             };
-            let Some(line) = line else { bail!(self.node_ended()) };
+            let Some(line) = line else {
+                if detach || self.name.is_empty() {
+                    bail!(self.node_ended());
+                }
+                match self.next_node().await? {
+                    Some(again) => lines = again,
+                    None => return self.gone().await,
+                }
+                continue;
+            };
             if line.is_empty() {
                 continue;
             }
@@ -122,6 +154,7 @@ impl Session {
                 elapsed_ms,
                 object,
             } = serde_json::from_slice(&line)?;
+            let elapsed_ms = self.before_ms + elapsed_ms;
             match kind {
                 LineKind::Event => {
                     let event: Event = serde_json::from_value(object)?;
@@ -154,9 +187,58 @@ impl Session {
         }
     }
 
-    /// The pod goes on without its node, and without a lease from here on.
+    /// The node has ended and the pod goes on: takes the pod's lease again at the next node. `None`: the pod is gone.
+    async fn next_node(&mut self) -> Result<Option<Lines>> {
+        self.nodes_lost.retain(|lost| lost.elapsed() < LOST_WITHIN);
+        self.nodes_lost.push(Instant::now());
+        if self.nodes_lost.len() > LOST_MAX {
+            bail!(
+                "{} nodes have ended within {LOST_WITHIN:?}: {}",
+                self.nodes_lost.len(),
+                self.node_ended()
+            );
+        }
+        self.screen.say(&format!(
+            "the node has ended, pod {} goes on; reaching for the next node",
+            self.name
+        ));
+        self.screen.step("reaching the node");
+        self.followers.node_ended().await;
+        self.client = reach::next_node(&self.settings)
+            .await
+            .with_context(|| self.node_ended())?;
+        let uid = self.last.metadata.uid.clone().unwrap_or_default();
+        let (namespace, name) = (segment(&self.namespace), segment(&self.name));
+        let base = format!("{}/namespaces/{namespace}/runs/{name}", node_api::BASE);
+        let lines = self
+            .client
+            .lines(Method::POST, &path(&base, &[("uid", uid)]), bytes::Bytes::new())
+            .await;
+        self.before_ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match lines {
+            Ok(lines) => {
+                self.screen.say(&format!("the next node has pod {}", self.name));
+                if self.ending != Ending::None {
+                    // The former node may not have heard of it.
+                    self.take_down(None).await?;
+                }
+                Ok(Some(lines))
+            }
+            Err(crate::client::Error::Refused { reason, .. }) if reason == "NotFound" => Ok(None),
+            Err(error) => Err(anyhow::Error::new(error).context(self.node_ended())),
+        }
+    }
+
+    /// The pod goes on without its node, and this command gives up.
     fn node_ended(&self) -> String {
         let (name, namespace) = (&self.name, &self.namespace);
+        if self.is_leased {
+            let patience = node_api::RETURN_TIMEOUT;
+            return format!(
+                "the node has ended; pod {name} goes on until there is one again, which takes it down {patience:?} later: \
+                 `hove delete pod -n {namespace} {name}` starts one and takes it down at once"
+            );
+        }
         format!(
             "the node has ended; pod {name} goes on: `hove get pods -n {namespace}` starts a node that finds it again, \
              `hove delete pod -n {namespace} {name}` takes it down"
@@ -199,6 +281,8 @@ impl Session {
         match delete::mark(&self.client, &self.namespace, &self.name, grace).await {
             Ok(_) => Ok(()),
             Err(crate::client::Error::Refused { reason, .. }) if reason == "NotFound" => Ok(()),
+            // The node has ended, which the pod's connection tells as well: the next node is asked again.
+            Err(crate::client::Error::NoNode(_) | crate::client::Error::Broken(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
