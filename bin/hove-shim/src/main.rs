@@ -1,10 +1,11 @@
 //! The per-pod supervisor: see the `shim` crate. The node starts it as
 //! `hove-shim --id SANDBOX --dir STATE/sandboxes/SANDBOX --socket-fd 3`, with a listening unix socket as that
-//! descriptor, in a session and a cgroup of its own.
+//! descriptor, in a session and a cgroup of its own. containerd starts it otherwise: see `bootstrap`.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod bootstrap;
 
 use std::process::ExitCode;
 
@@ -14,7 +15,19 @@ use args::Command;
 
 fn main() -> ExitCode {
     let done = match args::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Serve { id, dir, socket_fd }) => serve(id, dir, socket_fd),
+        Ok(Command::Serve {
+            id,
+            dir,
+            socket_fd,
+            remove_socket,
+        }) => {
+            let served = serve(id, dir, socket_fd);
+            // If it is not there any more, nobody will connect to it.
+            let _ = remove_socket.map(std::fs::remove_file);
+            served
+        }
+        Ok(Command::Start(who)) => bootstrap::start(&who),
+        Ok(Command::Delete(who, bundle)) => bootstrap::delete(&who, &bundle),
         Ok(Command::Version) => {
             println!("hove-shim {}", env!("CARGO_PKG_VERSION"));
             Ok(())

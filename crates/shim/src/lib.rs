@@ -45,6 +45,7 @@ mod pump;
 mod ready;
 mod reap;
 mod records;
+pub mod remains;
 pub mod sandbox;
 mod sandbox_service;
 mod serve;

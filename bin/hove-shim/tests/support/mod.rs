@@ -529,7 +529,7 @@ pub fn cgroups_named(id: &str) -> Vec<PathBuf> {
 }
 
 /// The parents that the tests' cgroups were made in; the last test takes the common one away.
-fn remove_parents(id: &str) {
+pub fn remove_parents(id: &str) {
     for mount in cgroup_mounts().unwrap() {
         let common = mount.join("hove-test-shim");
         let _ = fs::remove_dir(common.join(id));
