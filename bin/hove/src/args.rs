@@ -15,35 +15,25 @@ pub struct Args {
 }
 
 /// Where a node keeps its things. Nodes with different state directories run side by side.
+///
+/// The environment is read later ([`crate::config`]): clap would print what it holds into the usage of every mistake.
 #[derive(Debug, Clone, Default, ClapArgs)]
 #[command(next_help_heading = "Node")]
 pub struct Places {
-    /// What outlives a boot: images, volumes, objects [default: /var/lib/hove]
-    #[arg(long, global = true, value_name = "DIR", env = "HOVE_ROOT", hide_env_values = true)]
+    /// What outlives a boot: images, volumes, objects [default: /var/lib/hove; env: HOVE_ROOT]
+    #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// What dies with the boot, and the node's sockets [default: /run/hove]
-    #[arg(long, global = true, value_name = "DIR", env = "HOVE_STATE", hide_env_values = true)]
+    /// What dies with the boot, and the node's sockets [default: /run/hove; env: HOVE_STATE]
+    #[arg(long, global = true, value_name = "DIR")]
     pub state: Option<PathBuf>,
-    /// The containers' logs [default: /var/log/pods]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "HOVE_LOG_DIR",
-        hide_env_values = true
-    )]
+    /// The containers' logs [default: /var/log/pods; env: HOVE_LOG_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// The configuration [default: /etc/hove/config.toml, if it is there]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "HOVE_CONFIG",
-        hide_env_values = true
-    )]
+    /// The configuration [default: /etc/hove/config.toml, if it is there; env: HOVE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The supervisor's program [default: hove-shim beside hove]
-    #[arg(long, global = true, value_name = "FILE", env = "HOVE_SHIM", hide_env_values = true)]
+    /// The supervisor's program [default: hove-shim beside hove; env: HOVE_SHIM]
+    #[arg(long, global = true, value_name = "FILE")]
     pub shim: Option<PathBuf>,
 }
 

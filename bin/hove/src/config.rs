@@ -1,6 +1,7 @@
 //! The configuration file, and what flags, environment, file and defaults come to.
 
 use std::{
+    ffi::OsString,
     io::ErrorKind,
     path::{Path, PathBuf},
 };
@@ -60,8 +61,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Flags (and the environment, which clap folds into them) win over the file, the file over the defaults.
+    /// Flags win over the environment, the environment over the file, the file over the defaults.
     pub fn resolve(places: &Places) -> Result<Settings> {
+        Settings::resolve_with(places, |name| std::env::var_os(name))
+    }
+
+    fn resolve_with(places: &Places, environment: impl Fn(&str) -> Option<OsString>) -> Result<Settings> {
+        let places = &with_environment(places, environment);
         let file = read(places.config.as_deref())?;
         let choose = |flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str| {
             let path = flag.clone().or(file).unwrap_or_else(|| default.into());
@@ -98,6 +104,21 @@ impl Settings {
     }
 }
 
+/// What flags do not say, the environment may. A variable that is empty says nothing.
+fn with_environment(places: &Places, environment: impl Fn(&str) -> Option<OsString>) -> Places {
+    let or = |flag: &Option<PathBuf>, name: &str| {
+        let set = || environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        flag.clone().or_else(set)
+    };
+    Places {
+        root: or(&places.root, "HOVE_ROOT"),
+        state: or(&places.state, "HOVE_STATE"),
+        log_dir: or(&places.log_dir, "HOVE_LOG_DIR"),
+        config: or(&places.config, "HOVE_CONFIG"),
+        shim: or(&places.shim, "HOVE_SHIM"),
+    }
+}
+
 /// A file that is asked for must be there; the usual one need not.
 fn read(asked: Option<&Path>) -> Result<File> {
     let path = asked.unwrap_or(Path::new(CONFIG_FILE));
@@ -123,7 +144,7 @@ mod tests {
 
     #[test]
     fn defaults_need_no_file() {
-        let settings = Settings::resolve(&Places::default()).unwrap();
+        let settings = Settings::resolve_with(&Places::default(), |_| None).unwrap();
         assert_eq!(settings.api_socket(), Path::new("/run/hove/api.sock"));
         assert_eq!(
             (settings.bridge.as_str(), settings.cgroup_parent.as_str()),
@@ -133,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_file() {
+    fn flags_win_over_the_environment_and_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("config.toml");
         std::fs::write(
@@ -146,9 +167,18 @@ mod tests {
             config: Some(config),
             ..Default::default()
         };
-        let settings = Settings::resolve(&places).unwrap();
+        let environment = |name: &str| match name {
+            "HOVE_STATE" => Some("/e".into()),
+            "HOVE_LOG_DIR" => Some("/logs".into()),
+            "HOVE_ROOT" => Some("".into()),
+            _ => None,
+        };
+        let settings = Settings::resolve_with(&places, environment).unwrap();
         assert_eq!((settings.root, settings.state), ("/r".into(), "/t".into()));
-        assert_eq!(settings.bridge, "hove7");
+        assert_eq!(
+            (settings.log_dir, settings.bridge),
+            ("/logs".into(), "hove7".to_owned())
+        );
     }
 
     #[test]
