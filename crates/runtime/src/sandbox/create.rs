@@ -69,8 +69,8 @@ impl Sandbox {
             let ports = ports(&self.state.record.config.port_mappings)?;
             let (network, id) = (self.node.network.clone(), self.state.record.id.clone());
             let attachment = blocking(move || network.attach(id.as_str(), &ports)).await?;
+            // Saved with the next step: until then, an undo needs no addresses to release them.
             self.state.record.ips = attachment.ips;
-            self.save()?;
         }
         files::write(&self.dir, &self.state.record, &self.node.config.resolv_conf)
     }
