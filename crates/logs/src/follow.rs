@@ -106,7 +106,7 @@ impl Follower {
     /// The writer keeps appending to the old file until it is told to reopen, and makes the new one then: so, once
     /// there is a new file, the old one is complete.
     fn next_file(&mut self) -> Result<Progress> {
-        let Some(reader) = &self.reader else {
+        let Some(reader) = &mut self.reader else {
             return Ok(Progress::End);
         };
         let at_path = match rustix::fs::stat(&self.path) {
@@ -115,7 +115,7 @@ impl Follower {
             Err(Errno::NOENT) => return Ok(Progress::End),
             Err(e) => return Err(Error::of(&self.path, "stat", e)),
         };
-        let open = rustix::fs::fstat(reader).map_err(|e| Error::of(&self.path, "fstat", e))?;
+        let open = rustix::fs::fstat(&*reader).map_err(|e| Error::of(&self.path, "fstat", e))?;
         let replaced = (at_path.st_dev, at_path.st_ino) != (open.st_dev, open.st_ino);
         if !replaced && !reader.was_truncated()? {
             return Ok(Progress::End);

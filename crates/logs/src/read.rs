@@ -106,9 +106,16 @@ impl Reader {
         Ok(Progress::More)
     }
 
-    /// Whether the file has become shorter than what was read: somebody truncated it in place.
-    pub(crate) fn was_truncated(&self) -> Result<bool> {
-        Ok(self.length()? < self.offset)
+    /// Whether the file has become shorter than what was shown of it: somebody truncated it in place. An unfinished entry
+    /// that is gone is none of that: on a full disk the writer takes it back, and writes it again when there is room.
+    pub(crate) fn was_truncated(&mut self) -> Result<bool> {
+        let length = self.length()?;
+        let shown = self.offset - self.unfinished.len() as u64;
+        if length < self.offset && length >= shown {
+            self.offset = shown;
+            self.unfinished = Vec::new();
+        }
+        Ok(length < shown)
     }
 
     pub(crate) fn into_view(self) -> View {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -219,6 +220,37 @@ fn a_follower_reads_on_across_rotation_and_truncation() {
     let expected = "before\nbetween\nunread when the new file comes\nafter\ntruncated\n";
     assert_eq!(String::from_utf8(seen).unwrap(), expected);
     assert!(!follower.wait(std::time::Duration::ZERO).unwrap());
+}
+
+/// On a full disk the writer writes half an entry, takes it back, and tries again.
+#[test]
+fn a_follower_shows_an_entry_once_however_often_it_was_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    let mut writer = Writer::open(&path).unwrap();
+    write(&mut writer, "one\n");
+    let whole = fs::metadata(&path).unwrap().len();
+    let mut follower = Follower::open(&path, &Query::default()).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        fs::File::options()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"2026-01-01T00:00")
+            .unwrap();
+        drain(&mut follower, &mut seen);
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(whole)
+            .unwrap();
+        drain(&mut follower, &mut seen);
+    }
+    write(&mut writer, "two\n");
+    drain(&mut follower, &mut seen);
+    assert_eq!(String::from_utf8(seen).unwrap(), "one\ntwo\n");
 }
 
 /// Long enough for any machine; never waited for in full.
