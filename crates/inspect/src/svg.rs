@@ -14,6 +14,8 @@ const HEADER: usize = 62;
 const ROW: usize = 56;
 const BOX: usize = 40;
 const LEGEND: usize = 54;
+/// What the legend's entries take side by side.
+const LEGEND_WIDTH: usize = 720;
 /// Text that would not fit its column is cut.
 const COMMAND_MAX: usize = 28;
 /// The same for names, which are set larger.
@@ -37,7 +39,7 @@ const CONTAINERS: [(&str, &str); 5] = [
 pub fn svg(view: &View) -> String {
     let columns = view.parts.len().max(1);
     let notes = view.discrepancies.len() * 20;
-    let width = (MARGIN * 2 + LABELS + columns * COLUMN).max(560);
+    let width = (MARGIN * 2 + LABELS + columns * COLUMN).max(LEGEND_WIDTH);
     let height = MARGIN * 2 + TITLE + HEADER + view.kinds.len() * ROW + LEGEND + notes;
     let mut out = String::new();
     let _ = writeln!(
@@ -158,6 +160,11 @@ fn namespace_box(out: &mut String, view: &View, namespace: &Namespace, (start, l
             member.pid, member.own_pid, member.command, member.part
         );
     }
+    // A container's name stands over its column, where it has more room.
+    let owner = match &namespace.owner {
+        Owner::Container(_) => "container's own".to_owned(),
+        owner => owner.to_string(),
+    };
     let count = match namespace.processes.len() {
         1 => "1 process".to_owned(),
         n => format!("{n} processes"),
@@ -169,7 +176,7 @@ fn namespace_box(out: &mut String, view: &View, namespace: &Namespace, (start, l
 <text x="{cx}" y="{y2}" font-size="10.5" fill="{FAINT}" text-anchor="middle">{} · {count}</text></g>"##,
         escape(&tip),
         namespace.inode,
-        escape(&cut(&namespace.owner.to_string(), COMMAND_MAX * length)),
+        escape(&owner),
         cx = x + width / 2,
         y1 = y + 17,
         y2 = y + 32,
