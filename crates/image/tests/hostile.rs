@@ -454,6 +454,23 @@ fn what_is_no_archive() {
     assert_eq!(fs::read_dir(dir.path().join("root/images/ingest")).unwrap().count(), 0);
 }
 
+#[test]
+fn images_for_other_machines() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("root")).unwrap();
+    let path = dir.path().join("archive");
+    let manifest = r#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":[]}]"#;
+    for (os, architecture) in [("linux", "s390x"), ("windows", "amd64")] {
+        let config =
+            format!(r#"{{"architecture":"{architecture}","os":"{os}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let archive = Layer::new().file("manifest.json", manifest).file("c.json", &config);
+        fs::write(&path, archive.bytes()).unwrap();
+        let error = store.import(Source::at(&path), None, &|_| {}).unwrap_err().to_string();
+        assert!(error.contains(&format!("{os}/{architecture}")), "{error}");
+    }
+    assert_eq!((store.list().len(), store.collect().unwrap()), (0, Default::default()));
+}
+
 /// An OCI layout in a directory, written by hand, to be damaged.
 fn layout(dir: &Path, layer: &[u8], diff_id: &Digest) {
     let blobs = dir.join("blobs/sha256");

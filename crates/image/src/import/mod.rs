@@ -96,6 +96,7 @@ impl Store {
                 format!("image configuration: {e}"),
             )
         })?;
+        check_platform(blobs, candidate, &config)?;
         let diff_ids = diff_ids(blobs, candidate, &config)?;
 
         let mut layers = Vec::new();
@@ -234,6 +235,23 @@ impl Store {
                 .map_err(|e| Error::malformed(dir.display(), "configuration made for it", e))?,
         })
     }
+}
+
+/// An archive of docker save says only in the configuration what machine its image is for. What is imported nevertheless
+/// fails when it is started, with “exec format error”.
+fn check_platform(blobs: &Blobs, candidate: &Candidate, config: &ImageConfiguration) -> Result<()> {
+    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
+    if (os.as_str(), architecture.as_str()) == ("linux", archive::ARCHITECTURE) {
+        return Ok(());
+    }
+    Err(Error::malformed(
+        blobs.name(),
+        &candidate.config.path,
+        format!(
+            "an image for {os}/{architecture}, and this machine is linux/{}: export the image for that platform",
+            archive::ARCHITECTURE
+        ),
+    ))
 }
 
 /// The digests of the uncompressed layers, as the configuration lists them: one for each layer.
