@@ -12,8 +12,8 @@ use std::fs;
 
 use support::{Pod, sh};
 
-/// The limit, for a release build, in kB per pod.
-const LIMIT_KB: u64 = 250;
+/// For a release build, in kB per pod: the limit is 250; what was reached is not to be lost again.
+const LIMIT_KB: u64 = 220;
 
 #[tokio::test]
 async fn private_memory_of_pods() {

@@ -22,6 +22,10 @@ use crate::sandbox_service::SandboxService;
 use crate::task_service::create_task_services;
 use crate::{diary, reap};
 
+/// How many descriptors' readiness the kernel tells at once; more come with the next call. Their buffer is there for ever,
+/// and for tokio's own choice of 1,024 it takes 12 kB.
+const EVENTS_PER_TICK: usize = 64;
+
 /// How long the last answers may take to be read before the process ends.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
@@ -33,6 +37,7 @@ pub fn run(config: Config, socket: RawFd) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        .max_io_events_per_tick(EVENTS_PER_TICK)
         .build()
         .map_err(|e| failure::system("epoll_create1()", &e))?;
     let local = tokio::task::LocalSet::new();
