@@ -34,8 +34,18 @@ pub struct Chain {
 pub struct Catalogue {
     path: PathBuf,
     database: Database,
-    /// `ROOT/images/lock`, flocked as long as it is open.
-    _lock: File,
+    /// `ROOT/images/lock`.
+    _lock: Lock,
+}
+
+/// A locked file.
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing alone would not do: a child that was forked a moment ago, and has not reached its exec yet, still has it open.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 /// All that is recorded.
@@ -62,7 +72,7 @@ impl Catalogue {
         Self::open_locked(images, lock)
     }
 
-    fn open_locked(images: &Path, lock: File) -> Result<Self> {
+    fn open_locked(images: &Path, lock: Lock) -> Result<Self> {
         let path = images.join("images.redb");
         let failed = |source: redb::Error| Error::Database {
             path: path.clone(),
@@ -156,7 +166,7 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
 }
 
 /// The lock of the whole store: it is there before the database is.
-fn lock(path: &Path) -> Result<File> {
+fn lock(path: &Path) -> Result<Lock> {
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -164,7 +174,7 @@ fn lock(path: &Path) -> Result<File> {
         .open(path)
         .map_err(Error::io("opening", path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(Errno::WOULDBLOCK) => Err(Error::Locked {
             path: path.to_path_buf(),
         }),
