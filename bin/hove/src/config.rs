@@ -8,11 +8,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use sha2::Digest;
 
 use crate::args::Places;
 
 /// Where the configuration is when nobody says otherwise.
 const CONFIG_FILE: &str = "/etc/hove/config.toml";
+
+/// What dies with the boot, when nobody says otherwise.
+const DEFAULT_STATE: &str = "/run/hove";
 
 /// `/etc/hove/config.toml`. Everything has a default; what is not known is refused.
 #[derive(Debug, Default, Deserialize)]
@@ -86,14 +90,16 @@ impl Settings {
                 "[cgroup] parent = {cgroup_parent:?}: want an absolute path below a cgroup hierarchy, such as \"/hove\""
             );
         }
+        let state = choose(&places.state, file.state, DEFAULT_STATE)?;
+        let (bridge, subnet) = network_of(&state);
         Ok(Settings {
             root: choose(&places.root, file.root, "/var/lib/hove")?,
-            state: choose(&places.state, file.state, "/run/hove")?,
+            state,
             log_dir: choose(&places.log_dir, file.log_dir, "/var/log/pods")?,
             config: places.config.as_deref().map(std::path::absolute).transpose()?,
             shim,
-            bridge: file.network.bridge.unwrap_or_else(|| "hove0".into()),
-            subnet: file.network.subnet.unwrap_or_else(|| "10.85.0.0/16".into()),
+            bridge: file.network.bridge.unwrap_or(bridge),
+            subnet: file.network.subnet.unwrap_or(subnet),
             cgroup_parent,
         })
     }
@@ -102,6 +108,19 @@ impl Settings {
     pub fn api_socket(&self) -> PathBuf {
         self.state.join("api.sock")
     }
+}
+
+/// A node's bridge and subnet, unless they are configured. A bridge has one node; so that nodes run side by side without
+/// being told to, one with another state directory has another bridge. The same directory always gives the same; that two give
+/// the same subnet is unlikely, and is then said when the second one opens its network.
+fn network_of(state: &Path) -> (String, String) {
+    if state == Path::new(DEFAULT_STATE) {
+        return ("hove0".into(), "10.85.0.0/16".into());
+    }
+    let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
+    // Fits a link's name (15 bytes). 10.128.0.0 to 10.247.0.0: away from the default one.
+    let bridge = format!("hove-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+    (bridge, format!("10.{}.0.0/16", 128 + hash[4] % 120))
 }
 
 /// What flags do not say, the environment may. A variable that is empty says nothing.
@@ -151,6 +170,23 @@ mod tests {
             ("hove0", "/hove")
         );
         assert!(settings.shim.ends_with("hove-shim"));
+    }
+
+    #[test]
+    fn each_state_directory_has_a_bridge_of_its_own() {
+        let of = |state: &str| {
+            let places = Places {
+                state: Some(state.into()),
+                ..Default::default()
+            };
+            let settings = Settings::resolve_with(&places, |_| None).unwrap();
+            (settings.bridge, settings.subnet)
+        };
+        assert_eq!(of("/run/hove").0, "hove0");
+        assert_eq!(of("/tmp/one"), of("/tmp/one"));
+        assert_ne!(of("/tmp/one").0, of("/tmp/two").0);
+        assert!(of("/tmp/one").0.len() <= 15);
+        assert!(of("/tmp/one").1.starts_with("10."));
     }
 
     #[test]

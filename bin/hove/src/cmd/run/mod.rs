@@ -93,11 +93,17 @@ fn read(file: &Path) -> Result<Pod> {
     }
 }
 
+/// The event of a sandbox that could not be made.
+const NO_SANDBOX: &str = "FailedCreatePodSandBox";
+
 /// Why the pod is being taken down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Ending {
     /// It is not.
     None,
+    /// Its sandbox can't be made, for this reason. A node goes on trying, since a cluster's may be mended meanwhile; a person
+    /// who waits in front of it is better served by the error.
+    NoSandbox(String),
     /// All its containers have ended and none will be started again.
     Finished,
     /// A signal came: the exit code is 128 and its number, as a shell has it.
@@ -159,8 +165,13 @@ impl Session {
                 LineKind::Event => {
                     let event: Event = serde_json::from_value(object)?;
                     let warning = event.type_.as_deref() == Some("Warning");
-                    self.screen
-                        .event(elapsed_ms, warning, event.message.as_deref().unwrap_or_default());
+                    let message = event.message.as_deref().unwrap_or_default();
+                    if !was_up && self.ending == Ending::None && event.reason.as_deref() == Some(NO_SANDBOX) {
+                        self.ending = Ending::NoSandbox(message.to_owned());
+                        self.take_down(Some(0)).await?;
+                    } else {
+                        self.screen.event(elapsed_ms, warning, message);
+                    }
                 }
                 LineKind::Gone => return self.gone().await,
                 LineKind::Pod => {
@@ -291,11 +302,12 @@ impl Session {
     async fn gone(&mut self) -> Result<ExitCode> {
         self.followers.finish().await;
         self.screen.clear();
-        match self.ending {
+        match &self.ending {
             Ending::Signal(number) => {
                 terminal::note(format!("{} is gone", self.name));
                 Ok(ExitCode::from(128 + number))
             }
+            Ending::NoSandbox(why) => bail!("pod {} could not be started and was taken down: {why}", self.name),
             Ending::Finished => Ok(self.verdict()),
             Ending::None => {
                 terminal::note(format!("{} was deleted by somebody else", self.name));
