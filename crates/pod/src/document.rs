@@ -173,16 +173,29 @@ fn values(text: &str) -> Result<Vec<Value>, Problem> {
     };
     let documents = serde_saphyr::from_multiple_with_options::<Unique>(text, options).map_err(|error| {
         let position = error.location().map(|location| (location.line(), location.column()));
-        let message = error.to_string();
-        // The position is a part of the problem, not of its message.
-        let message = message.split(" at line ").next().unwrap_or_default();
-        syntax(position, format!("not valid YAML: {message}"))
+        syntax(position, format!("not valid YAML: {}", plain(&error)))
     })?;
     Ok(documents
         .into_iter()
         .map(|document| document.0)
         .filter(|value| !value.is_null())
         .collect())
+}
+
+/// The parser's finding in the words of somebody who wrote the file.
+fn plain(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => plain(error),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key {key} occurs twice in one mapping"),
+        Error::Budget { .. } => "too large for a Pod: too many values, aliases or levels".to_owned(),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias that contains itself".to_owned(),
+        error => {
+            let message = error.to_string();
+            // The position is a part of the problem, not of its message.
+            message.split(" at line ").next().unwrap_or_default().to_owned()
+        }
+    }
 }
 
 /// A JSON value in which no key occurs twice.

@@ -254,6 +254,22 @@ fn syntax_errors_have_line_and_column() {
 }
 
 #[test]
+fn what_the_parser_finds_is_said_in_plain_words() {
+    let many = format!("apiVersion: v1\nkind: Pod\nx: [{}]\n", "1,".repeat(300_000));
+    for (text, expected) in [
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, name: b}\n",
+            "name occurs twice",
+        ),
+        ("apiVersion: v1\nkind: Pod\nmetadata: &a {name: *a}\n", "alias"),
+        (many.as_str(), "too large for a Pod"),
+    ] {
+        let said = parse(text, "pod.yaml").unwrap_err().to_string();
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn yaml_is_read_as_kubernetes_reads_it() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {n: '1'}}\nspec:\n  securityContext: {fsGroup: 0644}\n  hostPID: yes\n  containers: [{name: c, image: i}]\n";
     let pod = load(text, "f")
