@@ -31,13 +31,14 @@ pub fn find_pod(api: &Api, namespace: &str, name: &str) -> Result<Found> {
 }
 
 impl Found {
-    /// The container that a request means: the one it names, or the only one.
+    /// The container that a request means: the one it names, or the only normal one.
     pub fn container_name(&self, asked: Option<&str>) -> Result<String> {
         let pod = self.pod.metadata.name.as_deref().unwrap_or_default();
         let names = self.container_names();
-        match (asked, &names[..]) {
-            (Some(asked), names) if names.contains(&asked) => Ok(asked.into()),
-            (Some(asked), names) => Err(Failure::bad_request(format!(
+        let normal = self.pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
+        match (asked, &names[..normal]) {
+            (Some(asked), _) if names.contains(&asked) => Ok(asked.into()),
+            (Some(asked), _) => Err(Failure::bad_request(format!(
                 "container {asked} is not valid for pod {pod}; it has: {}",
                 names.join(", ")
             ))),
@@ -106,4 +107,33 @@ pub async fn running(api: &Api, found: &Found, container: &str) -> Result<String
         };
         Failure::bad_request(format!("container {container} of pod {pod} is not running: {state}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_normal_container_need_not_be_named() {
+        let found = |normal: &[&str]| {
+            let containers = |names: &[&str]| -> Vec<_> {
+                names
+                    .iter()
+                    .map(|name| serde_json::json!({"name": name, "image": "i"}))
+                    .collect()
+            };
+            let pod = serde_json::json!({
+                "metadata": {"name": "p"},
+                "spec": {"containers": containers(normal), "initContainers": containers(&["first"])},
+            });
+            Found {
+                pod: serde_json::from_value(pod).unwrap(),
+                uid: String::new(),
+            }
+        };
+        assert_eq!(found(&["web"]).container_name(None).unwrap(), "web");
+        assert_eq!(found(&["web"]).container_name(Some("first")).unwrap(), "first");
+        assert!(found(&["web"]).container_name(Some("second")).is_err());
+        assert!(found(&["web", "log"]).container_name(None).is_err());
+    }
 }
