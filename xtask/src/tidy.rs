@@ -36,7 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "volume",
         ],
     ),
-    ("hove-shim", &["pause", "shim"]),
+    ("hove-shim", &["pause", "shim", "sys"]),
     ("apiserver", &["cri", "logs", "objects", "pod"]),
     ("cgroup", &["sys"]),
     ("image", &["record", "sys"]),
