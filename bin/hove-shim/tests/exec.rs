@@ -160,7 +160,8 @@ async fn a_container_on_a_terminal_writes_its_log() {
     assert_eq!(pod.wait("a", "").await, 0);
     let log = support::read_log(&pod.bundle("a").join("0.log"), &Default::default());
     let lines: Vec<_> = log.lines().map(|line| line.trim_end_matches('\r')).collect();
-    assert_eq!(lines.first(), Some(&"/dev/pts/0"), "{log}");
+    // Beside the terminal's own echo, which comes before or after it.
+    assert!(lines.contains(&"/dev/pts/0"), "{log}");
     assert_eq!(lines.last(), Some(&"got hello"), "{log}");
     assert_eq!(pod.shut_down().await, 0);
 }
