@@ -95,7 +95,11 @@ mod tests {
     #[test]
     fn a_detached_process_gets_the_descriptor_and_a_session() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let script = format!("echo $$ $(cut -d' ' -f6 /proc/$$/stat) >&{}", writer.as_raw_fd());
+        // Not >&N: dash takes one digit only.
+        let script = format!(
+            "echo $$ $(cut -d' ' -f6 /proc/$$/stat) >/proc/self/fd/{}",
+            writer.as_raw_fd()
+        );
         let (pid, pidfd) = Detached {
             program: Path::new("/bin/sh"),
             args: &[OsStr::new("-c"), OsStr::new(&script)],

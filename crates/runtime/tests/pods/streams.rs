@@ -57,7 +57,8 @@ fn exec_sync() {
             ErrorKind::FailedPrecondition
         );
         let execs = host.sandbox_dir(&sandbox).join("containers").join(&id).join("execs");
-        assert_eq!(std::fs::read_dir(execs).unwrap().count(), 0);
+        // The directory goes with the container's end, or stays empty.
+        assert_eq!(std::fs::read_dir(execs).map_or(0, Iterator::count), 0);
         host.remove(&sandbox).await.unwrap();
     });
 }
