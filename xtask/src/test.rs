@@ -3,10 +3,10 @@
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{images, packages};
 
@@ -14,11 +14,14 @@ use crate::{images, packages};
 const PACKAGES: &[&str] = &["busybox", "gcc", "iproute2", "libc6-dev"];
 
 /// Counts of tests, added up over all test programs.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Tally {
     /// Those that test programs call passed, the skipped ones among them.
     ok: u32,
-    failed: u32,
+    /// By name.
+    failed: Vec<String>,
+    /// Test programs that have begun and not summed up.
+    unfinished: u32,
     /// Tests that said SKIPPED and why: something they need is not here.
     skipped: u32,
     /// Measurements, which are asked for by name (`cargo test -- --ignored`).
@@ -35,14 +38,40 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     build(root)?;
     images::run(root)?;
 
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--workspace", "--no-fail-fast", "--"]);
-    command.args(filter);
-    command
-        .arg("--show-output")
+    let (tally, status) = cargo_test(root, filter.as_slice())?;
+    let mut failed = tally.failed.clone();
+    if !failed.is_empty() {
+        // A test on a busy machine may fail for the machine's sake. It gets one more try, and is named below.
+        println!("\nonce more: {}", failed.join(" "));
+        let again: Vec<&str> = failed.iter().map(String::as_str).chain(["--exact"]).collect();
+        let (second, _) = cargo_test(root, &again)?;
+        let unsteady: Vec<&String> = failed.iter().filter(|name| !second.failed.contains(name)).collect();
+        println!("\nfailed once and passed when run again: {unsteady:?}");
+        failed = second.failed;
+    }
+
+    println!("\nmeasurements not run: {} (cargo test -- --ignored)", tally.ignored);
+    let passed = (tally.ok + u32::try_from(tally.failed.len() - failed.len())?).saturating_sub(tally.skipped);
+    println!("{passed} passed, {} failed, {} skipped", failed.len(), tally.skipped);
+    ensure!(failed.is_empty(), "failed twice: {}", failed.join(" "));
+    ensure!(
+        tally.unfinished == 0,
+        "{} test programs died; cargo's own words are above",
+        tally.unfinished
+    );
+    // One that did not compile has named no test.
+    ensure!(status.success() || !tally.failed.is_empty(), "cargo test: {status}");
+    ensure!(passed > 0, "no test ran");
+    Ok(())
+}
+
+/// Runs the tests that `arguments`, libtest's, choose.
+fn cargo_test(root: &Path, arguments: &[&str]) -> Result<(Tally, ExitStatus)> {
+    let mut child = Command::new(env!("CARGO"))
+        .args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"])
+        .args(arguments)
         .env("HOVE_BIN_DIR", release_dir(root))
-        .current_dir(root);
-    let mut child = command
+        .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -54,16 +83,7 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
         println!("{line}");
         tally.count(&line);
     }
-    let status = child.wait()?;
-
-    println!("\nmeasurements not run: {} (cargo test -- --ignored)", tally.ignored);
-    let passed = tally.ok.saturating_sub(tally.skipped);
-    println!("{passed} passed, {} failed, {} skipped", tally.failed, tally.skipped);
-    if !status.success() {
-        bail!("cargo test: {status}");
-    }
-    ensure!(passed > 0, "no test ran");
-    Ok(())
+    Ok((tally, child.wait()?))
 }
 
 /// The release binaries that the end-to-end tests and the demo run.
@@ -90,9 +110,18 @@ impl Tally {
             self.skipped += 1;
             return;
         }
+        if line.starts_with("running ") && line.ends_with(" tests") || line == "running 1 test" {
+            self.unfinished += 1;
+            return;
+        }
+        if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
+            self.failed.push(name.to_owned());
+            return;
+        }
         let Some(rest) = line.strip_prefix("test result: ") else {
             return;
         };
+        self.unfinished = self.unfinished.saturating_sub(1);
         let number = |word: &str| -> u32 {
             rest.split([';', '.'])
                 .filter_map(|part| part.trim().strip_suffix(word))
@@ -100,7 +129,6 @@ impl Tally {
                 .unwrap_or(0)
         };
         self.ok += number("passed");
-        self.failed += number("failed");
         self.ignored += number("ignored");
     }
 }
@@ -115,19 +143,16 @@ mod tests {
         for line in [
             "running 3 tests",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "running 1 test",
+            "test sums::overflow ... FAILED",
             "SKIPPED: no AppArmor on this kernel",
+            "running 2 tests",
             "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s",
         ] {
             tally.count(line);
         }
-        assert_eq!(
-            tally,
-            Tally {
-                ok: 5,
-                failed: 1,
-                skipped: 1,
-                ignored: 1
-            }
-        );
+        assert_eq!((tally.ok, tally.skipped, tally.ignored), (5, 1, 1));
+        assert_eq!(tally.unfinished, 1, "the second one died");
+        assert_eq!(tally.failed, ["sums::overflow"]);
     }
 }
