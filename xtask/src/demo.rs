@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +17,9 @@ use crate::{images, packages, test};
 const PAGE: &str = "127.0.0.1:8880";
 /// Longest wait for the page, once the pod is ready.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for the node to end, once no pod is left.
+const NODE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The demo's node: its own directories, so that it meets no other one.
 struct Node {
@@ -85,8 +88,19 @@ impl Node {
         self.run(&["describe", "pod", "two-containers"])
     }
 
+    /// The node ends by itself, and its state directory with it; then nothing needs the rest.
     fn clean_up(&self) -> Result<()> {
-        for directory in [&self.root, &self.logs, &self.state] {
+        let deadline = Instant::now() + NODE_TIMEOUT;
+        while self.state.exists() {
+            ensure!(
+                Instant::now() < deadline,
+                "the demo's node has not ended after {NODE_TIMEOUT:?}: {} is still there; see `hove --state {} get pods`",
+                self.state.display(),
+                self.state.display()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for directory in [&self.root, &self.logs] {
             match fs::remove_dir_all(directory) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     bail!(
@@ -131,14 +145,14 @@ fn needed(archive: &Path) -> bool {
 
 /// The page, as soon as it is served. Fails at once when the pod's command ends, and after a limit otherwise.
 fn fetch(pod: &mut Child) -> Result<String> {
-    let deadline = std::time::Instant::now() + PAGE_TIMEOUT;
+    let deadline = Instant::now() + PAGE_TIMEOUT;
     loop {
         if let Some(status) = pod.try_wait()? {
             bail!("hove run ended early: {status}");
         }
         match get() {
             Ok(body) if body.contains("Hello") => return Ok(body),
-            answer if std::time::Instant::now() > deadline => {
+            answer if Instant::now() > deadline => {
                 bail!("no page on http://{PAGE} after {PAGE_TIMEOUT:?}: {answer:?}")
             }
             // The port is not bound yet, or the writer has not written: ask again, as a person would.
