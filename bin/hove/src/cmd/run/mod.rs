@@ -188,7 +188,7 @@ impl Session {
                         }
                     }
                     if matches!(view::phase(&self.last), "Succeeded" | "Failed") {
-                        if detach {
+                        if detach && self.ending == Ending::None {
                             return Ok(self.verdict());
                         }
                         self.finished().await?;
