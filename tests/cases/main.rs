@@ -6,4 +6,5 @@
 mod bad_input;
 mod examples;
 mod lifetime;
+mod output;
 mod while_it_runs;

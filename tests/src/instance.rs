@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -56,6 +56,15 @@ impl Instance {
     /// Starts `hove ARGS` for this node.
     pub fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Running> {
         Running::start(self.command(args))
+    }
+
+    /// The same, its standard output elsewhere.
+    pub fn spawn_into<S: AsRef<OsStr>>(
+        &self,
+        stdout: impl Into<Stdio>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Running> {
+        Running::start_with(self.command(args), stdout.into())
     }
 
     /// The same on a terminal.

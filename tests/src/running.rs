@@ -51,11 +51,16 @@ struct Output {
 
 impl Running {
     /// Starts `command`, with pipes for its streams.
-    pub fn start(mut command: Command) -> Result<Running> {
+    pub fn start(command: Command) -> Result<Running> {
+        Running::start_with(command, Stdio::piped())
+    }
+
+    /// The same, its standard output elsewhere.
+    pub fn start_with(mut command: Command, stdout: Stdio) -> Result<Running> {
         let what = format!("{command:?}");
         let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| what.clone())?;

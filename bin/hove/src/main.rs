@@ -29,9 +29,6 @@ fn main() -> ExitCode {
     let args = args::Args::parse();
     match cmd::run(args) {
         Ok(code) => code,
-        Err(error) => {
-            terminal::error(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => terminal::end(&error),
     }
 }

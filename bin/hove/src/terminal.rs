@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     io::{IsTerminal, Write},
+    process::ExitCode,
 };
 
 use rustix::termios::{self, OptionalActions, Termios};
@@ -48,12 +49,62 @@ pub fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Writes to standard output. A reader that went away (`| head`) ends the command without a word, as it ends others.
-pub fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
+/// A command's output can't be written: its reader is gone (`| head`), its disk is full.
+#[derive(Debug)]
+pub struct OutputFailed {
+    stream: &'static str,
+    error: std::io::Error,
+}
+
+impl OutputFailed {
+    /// For `map_err` on a write to standard output.
+    pub fn stdout(error: std::io::Error) -> OutputFailed {
+        let stream = "standard output";
+        OutputFailed { stream, error }
     }
+
+    /// For `map_err` on a write of a program's output to standard error.
+    pub fn stderr(error: std::io::Error) -> OutputFailed {
+        let stream = "standard error";
+        OutputFailed { stream, error }
+    }
+
+    /// How a command ends whose output nobody wants: without a word, with what a shell shows for SIGPIPE (128 + 13).
+    /// `None`: the output is lost, which its user must know.
+    pub fn quiet_end(&self) -> Option<ExitCode> {
+        (self.error.kind() == std::io::ErrorKind::BrokenPipe).then_some(ExitCode::from(128 + 13))
+    }
+}
+
+impl Display for OutputFailed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.stream, self.error)
+    }
+}
+
+impl std::error::Error for OutputFailed {}
+
+/// Writes to standard output, whole.
+pub fn print(text: &str) -> Result<(), OutputFailed> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same, whatever bytes they are.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), OutputFailed> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(OutputFailed::stdout)
+}
+
+/// Says why a command failed, if that is to be said; answers its exit code.
+pub fn end(failure: &anyhow::Error) -> ExitCode {
+    if let Some(quiet) = failure.downcast_ref::<OutputFailed>().and_then(OutputFailed::quiet_end) {
+        return quiet;
+    }
+    error(failure);
+    ExitCode::FAILURE
 }
 
 /// The size of the terminal on standard input or output: columns, rows.
@@ -91,6 +142,16 @@ impl Drop for RawMode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reader_that_is_gone_is_no_failure_and_a_full_disk_is() {
+        let end = |errno: rustix::io::Errno| {
+            let failure = anyhow::Error::from(OutputFailed::stdout(errno.into())).context("while listing");
+            format!("{:?}", end(&failure))
+        };
+        assert_eq!(end(rustix::io::Errno::PIPE), format!("{:?}", ExitCode::from(141)));
+        assert_eq!(end(rustix::io::Errno::NOSPC), format!("{:?}", ExitCode::FAILURE));
+    }
 
     #[test]
     fn colours_differ_from_container_to_container() {

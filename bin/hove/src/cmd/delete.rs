@@ -32,7 +32,7 @@ pub async fn pod(settings: Settings, args: DeletePod) -> Result<ExitCode> {
         if !args.no_wait {
             wait_until_gone(&client, &args.namespace, &pod).await?;
         }
-        terminal::print(&format!("pod \"{name}\" deleted\n"));
+        terminal::print(&format!("pod \"{name}\" deleted\n"))?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

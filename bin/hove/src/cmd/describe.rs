@@ -26,7 +26,7 @@ pub async fn pod(settings: Settings, args: OnePod) -> Result<ExitCode> {
     let events: List<Event> = client
         .get(&path(&base, &[("fieldSelector", format!("involvedObject.uid={uid}"))]))
         .await?;
-    terminal::print(&describe(&pod, events.items, Timestamp::now()));
+    terminal::print(&describe(&pod, events.items, Timestamp::now()))?;
     Ok(ExitCode::SUCCESS)
 }
 

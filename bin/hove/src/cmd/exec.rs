@@ -19,7 +19,7 @@ use crate::{
     client::{path, pod_path},
     config::Settings,
     reach,
-    terminal::{self, RawMode},
+    terminal::{self, OutputFailed, RawMode},
 };
 
 /// The channels of `v5.channel.k8s.io`.
@@ -109,12 +109,12 @@ async fn talk(socket: WebSocketStream<UnixStream>, stdin: bool, tty: bool) -> Re
                 };
                 match bytes.split_first() {
                     Some((&STDOUT, payload)) => {
-                        stdout.write_all(payload).await?;
-                        stdout.flush().await?;
+                        stdout.write_all(payload).await.map_err(OutputFailed::stdout)?;
+                        stdout.flush().await.map_err(OutputFailed::stdout)?;
                     }
                     Some((&STDERR, payload)) => {
-                        stderr.write_all(payload).await?;
-                        stderr.flush().await?;
+                        stderr.write_all(payload).await.map_err(OutputFailed::stderr)?;
+                        stderr.flush().await.map_err(OutputFailed::stderr)?;
                     }
                     Some((&ERROR, payload)) if !payload.is_empty() => return Ok(serde_json::from_slice(payload)?),
                     _ => {}

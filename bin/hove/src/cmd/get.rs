@@ -124,7 +124,7 @@ impl Printer {
                 items => document(&json!({"apiVersion": "v1", "kind": "List", "items": items}), format)?,
             },
         };
-        terminal::print(&text);
+        terminal::print(&text)?;
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Printer {
             Some(PodFormat::Yaml) => format!("---\n{}", document(item, PodFormat::Yaml)?),
             Some(format) => document(item, format)?,
         };
-        terminal::print(&text);
+        terminal::print(&text)?;
         Ok(())
     }
 

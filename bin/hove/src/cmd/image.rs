@@ -18,7 +18,9 @@ use crate::{
     args::{Image, ImageFormat, ImportImage},
     client::{Body, Client, path, segment},
     config::Settings,
-    node_api, reach, terminal, view,
+    node_api, reach,
+    terminal::{self, OutputFailed},
+    view,
 };
 
 /// What is read from an archive at once.
@@ -31,7 +33,7 @@ pub async fn image(settings: Settings, command: Image) -> Result<ExitCode> {
         Image::Inspect { image } => {
             let client = reach::node(&settings).await?;
             let image: Value = client.get(&image_path(&image)).await?;
-            terminal::print(&format!("{}\n", serde_json::to_string_pretty(&image)?));
+            terminal::print(&format!("{}\n", serde_json::to_string_pretty(&image)?))?;
             Ok(ExitCode::SUCCESS)
         }
         Image::Rm { images } => remove(&reach::node(&settings).await?, &images).await,
@@ -67,12 +69,12 @@ async fn import(settings: &Settings, import: ImportImage) -> Result<ExitCode> {
             .json(Method::POST, &format!("{}:importRootfs", images_path()), Some(&request))
             .await;
         bar.finish_and_clear();
-        print_imported(&result.with_context(|| directory.display().to_string())?);
+        print_imported(&result.with_context(|| directory.display().to_string())?)?;
         return Ok(ExitCode::SUCCESS);
     }
     for file in &import.files {
         let images = import_file(&client, file, import.tag.as_deref()).await;
-        print_imported(&images.with_context(|| file.display().to_string())?);
+        print_imported(&images.with_context(|| file.display().to_string())?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,7 +103,7 @@ async fn import_file(client: &Client, file: &Path, tag: Option<&str>) -> Result<
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-fn print_imported(images: &Value) {
+fn print_imported(images: &Value) -> Result<(), OutputFailed> {
     for image in images["items"].as_array().into_iter().flatten() {
         let names = strings(&image["tags"]);
         let name = if names.is_empty() {
@@ -109,14 +111,15 @@ fn print_imported(images: &Value) {
         } else {
             names.join(" ")
         };
-        terminal::print(&format!("imported {name} ({})\n", short(&image["id"])));
+        terminal::print(&format!("imported {name} ({})\n", short(&image["id"])))?;
     }
+    Ok(())
 }
 
 async fn list(client: &Client, output: Option<ImageFormat>) -> Result<ExitCode> {
     let images: Value = client.get(&images_path()).await?;
     if output == Some(ImageFormat::Json) {
-        terminal::print(&format!("{}\n", serde_json::to_string_pretty(&images)?));
+        terminal::print(&format!("{}\n", serde_json::to_string_pretty(&images)?))?;
         return Ok(ExitCode::SUCCESS);
     }
     let now = Timestamp::now();
@@ -140,7 +143,7 @@ async fn list(client: &Client, output: Option<ImageFormat>) -> Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
     rows.sort();
-    terminal::print(&Columns::new(["IMAGE", "ID", "SIZE", "AGE"]).with_headers(&rows));
+    terminal::print(&Columns::new(["IMAGE", "ID", "SIZE", "AGE"]).with_headers(&rows))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -150,10 +153,10 @@ async fn remove(client: &Client, images: &[String]) -> Result<ExitCode> {
         match client.json::<Value>(Method::DELETE, &image_path(image), None).await {
             Ok(removed) => {
                 for name in strings(&removed["untagged"]) {
-                    terminal::print(&format!("untagged {name}\n"));
+                    terminal::print(&format!("untagged {name}\n"))?;
                 }
                 if let Some(id) = removed["deleted"].as_str() {
-                    terminal::print(&format!("deleted {id}\n"));
+                    terminal::print(&format!("deleted {id}\n"))?;
                 }
             }
             Err(error) => {

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
     args::Logs,
-    client::{Client, path, pod_path},
+    client::{self, Client, path, pod_path},
     config::Settings,
     reach, terminal,
 };
@@ -22,7 +22,7 @@ pub async fn logs(settings: Settings, args: Logs) -> Result<ExitCode> {
             .lines(Method::GET, &log_path(&args, args.container.as_deref()), Bytes::new())
             .await?;
         while let Some(bytes) = log.chunk().await? {
-            print_bytes(&bytes);
+            terminal::print_bytes(&bytes)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -33,7 +33,9 @@ pub async fn logs(settings: Settings, args: Logs) -> Result<ExitCode> {
         .iter()
         .enumerate()
         .map(|(index, name)| show(&client, &args, name, prefixes.get(index)));
-    let failures: Vec<_> = join_all(all).await.into_iter().filter_map(Result::err).collect();
+    // A container whose log can't be read leaves the others to be shown; an output that can't be written ends them all.
+    let shown = try_join_all(all).await?;
+    let failures: Vec<_> = shown.into_iter().filter_map(Result::err).collect();
     if failures.len() == names.len()
         && let Some(first) = failures.into_iter().next()
     {
@@ -42,14 +44,24 @@ pub async fn logs(settings: Settings, args: Logs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(client: &Client, args: &Logs, container: &str, prefix: &str) -> Result<()> {
-    let mut log = client
-        .lines(Method::GET, &log_path(args, Some(container)), Bytes::new())
-        .await?;
-    while let Some(line) = log.next().await? {
-        print_line(prefix, &line);
+async fn show(
+    client: &Client,
+    args: &Logs,
+    container: &str,
+    prefix: &str,
+) -> Result<client::Result<()>, terminal::OutputFailed> {
+    let path = log_path(args, Some(container));
+    let mut log = match client.lines(Method::GET, &path, Bytes::new()).await {
+        Ok(log) => log,
+        Err(error) => return Ok(Err(error)),
+    };
+    loop {
+        match log.next().await {
+            Ok(Some(line)) => print_line(prefix, &line)?,
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        }
     }
-    Ok(())
 }
 
 fn log_path(args: &Logs, container: Option<&str>) -> String {
@@ -97,16 +109,8 @@ impl Prefixes {
 }
 
 /// Prints a line whole, whatever bytes it has.
-pub fn print_line(prefix: &str, line: &[u8]) {
-    print_bytes(&[prefix.as_bytes(), line, b"\n"].concat());
-}
-
-fn print_bytes(bytes: &[u8]) {
-    use std::io::Write;
-    let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
-    }
+pub fn print_line(prefix: &str, line: &[u8]) -> Result<(), terminal::OutputFailed> {
+    terminal::print_bytes(&[prefix.as_bytes(), line, b"\n"].concat())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::PauseImage(pause) => pause_image::pause_image(&pause),
         Command::Daemon(daemon) => daemon::daemon(settings, &daemon),
         Command::Version => {
-            crate::terminal::print(concat!("hove ", env!("CARGO_PKG_VERSION"), "\n"));
+            crate::terminal::print(concat!("hove ", env!("CARGO_PKG_VERSION"), "\n"))?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -20,8 +20,8 @@ pub async fn ns(settings: Settings, args: Ns) -> Result<ExitCode> {
         std::fs::write(file, svg::svg(&view)).with_context(|| file.display().to_string())?;
     }
     match args.output {
-        Some(_) => terminal::print(&format!("{}\n", serde_json::to_string_pretty(&view)?)),
-        None => terminal::print(&tree::tree(&view, terminal::stdout_colours())),
+        Some(_) => terminal::print(&format!("{}\n", serde_json::to_string_pretty(&view)?))?,
+        None => terminal::print(&tree::tree(&view, terminal::stdout_colours()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -44,6 +44,6 @@ pub fn pause_image(args: &PauseImage) -> Result<ExitCode> {
         args.output.display(),
         args.tag,
         archive.len()
-    ));
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -106,6 +106,8 @@ enum Ending {
     NoSandbox(String),
     /// All its containers have ended and none will be started again.
     Finished,
+    /// Its output can't be written, and who asked for it in front of them is not served by a pod that runs unseen.
+    NoOutput,
     /// A signal came: the exit code is 128 and its number, as a shell has it.
     Signal(u8),
 }
@@ -139,6 +141,13 @@ impl Session {
                 // Before the pod has its name there is nothing to take down; a signal that comes so early waits.
                 number = signals.next(), if !self.name.is_empty() => {
                     self.interrupted(number).await?;
+                    continue;
+                }
+                () = self.screen.output_failed() => {
+                    if self.ending == Ending::None {
+                        self.ending = Ending::NoOutput;
+                        self.take_down(None).await?;
+                    }
                     continue;
                 }
             };
@@ -302,13 +311,17 @@ impl Session {
     async fn gone(&mut self) -> Result<ExitCode> {
         self.followers.finish().await;
         self.screen.clear();
+        if let Some(failure) = self.screen.take_failure() {
+            let why = format!("pod {} was taken down, since its output can't be written", self.name);
+            return Err(anyhow::Error::new(failure).context(why));
+        }
         match &self.ending {
             Ending::Signal(number) => {
                 terminal::note(format!("{} is gone", self.name));
                 Ok(ExitCode::from(128 + number))
             }
             Ending::NoSandbox(why) => bail!("pod {} could not be started and was taken down: {why}", self.name),
-            Ending::Finished => Ok(self.verdict()),
+            Ending::Finished | Ending::NoOutput => Ok(self.verdict()),
             Ending::None => {
                 terminal::note(format!("{} was deleted by somebody else", self.name));
                 Ok(ExitCode::FAILURE)

@@ -2,18 +2,25 @@
 //! the way of lines; elsewhere there are lines alone.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use indicatif::ProgressBar;
+use tokio::sync::Notify;
 
-use crate::terminal;
+use crate::{
+    cmd::logs::print_line,
+    terminal::{self, OutputFailed},
+};
 
 /// Where `hove run` writes.
 pub struct Screen {
     bar: Option<ProgressBar>,
     colours: bool,
+    failure: Mutex<Option<OutputFailed>>,
+    failed: Notify,
 }
 
 impl Screen {
@@ -27,6 +34,8 @@ impl Screen {
         Screen {
             bar,
             colours: terminal::stderr_colours(),
+            failure: Mutex::default(),
+            failed: Notify::new(),
         }
     }
 
@@ -66,15 +75,32 @@ impl Screen {
         terminal::note(format!("{elapsed_ms:>6} ms  {summary}"));
     }
 
-    /// A line of a container's output.
+    /// A line of a container's output. The first that can't be written is the last one: see [`Screen::output_failed`].
     pub fn output(&self, prefix: &str, line: &[u8]) {
+        if self.failure().is_some() {
+            return;
+        }
         self.above(|| {
-            let mut stdout = std::io::stdout().lock();
-            // A reader that is gone is no reason to leave the pod: it ends by Ctrl-C, or by itself.
-            let _ = stdout
-                .write_all(&[prefix.as_bytes(), line, b"\n"].concat())
-                .and_then(|()| stdout.flush());
+            if let Err(error) = print_line(prefix, line) {
+                *self.failure() = Some(error);
+                self.failed.notify_one();
+            }
         });
+    }
+
+    /// Waits until a line of output could not be written.
+    pub async fn output_failed(&self) {
+        self.failed.notified().await;
+    }
+
+    /// Why it could not, once.
+    pub fn take_failure(&self) -> Option<OutputFailed> {
+        self.failure().take()
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<OutputFailed>> {
+        // Set or taken as a whole.
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the spinner away.
