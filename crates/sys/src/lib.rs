@@ -8,6 +8,7 @@
 
 pub mod bpf;
 pub mod error;
+pub mod failpoint;
 pub mod fifo;
 pub mod inherited;
 pub mod memfd;

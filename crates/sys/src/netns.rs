@@ -62,6 +62,7 @@ pub fn is_namespace(file: BorrowedFd<'_>) -> bool {
 pub fn make_bound<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     File::create_new(path).map_err(|e| Error::new(format_args!("open({path:?}, O_CREAT|O_EXCL)"), errno(&e)))?;
     let made = on_thread(|| {
+        crate::failpoint!("network.namespace.file")?;
         unshare(UnshareFlags::NEWNET, "CLONE_NEWNET")?;
         let outcome = work()?;
         rustix::mount::mount_bind(OWN, path)

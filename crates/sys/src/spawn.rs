@@ -40,6 +40,7 @@ impl Detached<'_> {
             .envs(
                 ["PATH", "RUST_BACKTRACE", "RUST_LOG"]
                     .into_iter()
+                    .chain(cfg!(debug_assertions).then_some(crate::failpoint::VARIABLE))
                     .filter_map(|name| Some((name, std::env::var_os(name)?))),
             )
             .current_dir("/")
