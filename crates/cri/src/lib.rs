@@ -20,5 +20,8 @@ pub mod streaming;
 #[rustfmt::skip]
 pub mod v1;
 
+/// The label by which a sandbox says which engine made it. A sandbox without it belongs to whoever calls over a socket.
+pub const OWNER_LABEL: &str = "hove.dev/owner";
+
 pub use error::{Error, ErrorKind, Result};
 pub use service::{ImageService, RuntimeService};

@@ -14,22 +14,38 @@ use crate::status;
 /// How far a subscriber may fall behind before its stream ends with an error that tells it to list anew.
 pub(crate) const EVENT_BACKLOG: usize = 4096;
 
-/// The one place that events come from.
-pub(crate) struct Events(broadcast::Sender<ContainerEventResponse>);
+/// The one place that events come from, as some hear it: all of them, or only those of sandboxes that no engine of this
+/// node owns.
+#[derive(Clone)]
+pub(crate) struct Events {
+    sender: broadcast::Sender<ContainerEventResponse>,
+    hides_owned: bool,
+}
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Events(broadcast::Sender::new(EVENT_BACKLOG))
+        Events {
+            sender: broadcast::Sender::new(EVENT_BACKLOG),
+            hides_owned: false,
+        }
+    }
+
+    /// The same events, without those of sandboxes that an engine of this node owns.
+    pub(crate) fn without_owned(&self) -> Self {
+        Events {
+            sender: self.sender.clone(),
+            hides_owned: true,
+        }
     }
 
     /// Tells that something happened to `id`, a container of the sandbox or the sandbox itself, whose state is now
     /// `view`.
     pub(crate) fn tell(&self, kind: ContainerEventType, id: &str, view: &View) {
-        if self.0.receiver_count() == 0 {
+        if self.sender.receiver_count() == 0 {
             return;
         }
         // An error means that the last subscriber went meanwhile.
-        let _ = self.0.send(ContainerEventResponse {
+        let _ = self.sender.send(ContainerEventResponse {
             container_id: id.into(),
             container_event_type: kind.into(),
             created_at: crate::clock::now_ns(),
@@ -41,11 +57,17 @@ impl Events {
     /// What happens from now on.
     pub(crate) fn subscribe(&self) -> BoxStream<'static, Result<ContainerEventResponse>> {
         let mut broken = false;
-        BroadcastStream::new(self.0.subscribe())
+        let hides_owned = self.hides_owned;
+        BroadcastStream::new(self.sender.subscribe())
             .take_while(move |event| {
                 let go_on = !broken;
                 broken = event.is_err();
                 std::future::ready(go_on)
+            })
+            .filter(move |event| {
+                let sandbox = event.as_ref().ok().and_then(|e| e.pod_sandbox_status.as_ref());
+                let owned = sandbox.is_some_and(|s| s.labels.contains_key(cri::OWNER_LABEL));
+                std::future::ready(!(hides_owned && owned))
             })
             .map(|event| {
                 event.map_err(|BroadcastStreamRecvError::Lagged(missed)| {

@@ -47,7 +47,7 @@ mod streaming;
 use std::sync::{Arc, OnceLock};
 
 use cri::streaming::StreamingUrls;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::Config;
 pub use error::{Error, Result};
@@ -63,6 +63,8 @@ use registry::Registry;
 /// A CRI runtime. Dropping it ends its tasks and leaves the pods running; opened again, it takes them up.
 pub struct Runtime {
     node: Arc<Node>,
+    /// Ends the node's tasks when the last that sees the node is gone.
+    closing: Arc<DropGuard>,
 }
 
 impl Runtime {
@@ -75,7 +77,7 @@ impl Runtime {
     ) -> Result<Arc<Runtime>> {
         let node = Arc::new(Node {
             layout: Layout::new(&config.state),
-            cgroups: Cgroups::new(cgroup::Hierarchies::detect()?),
+            cgroups: Arc::new(Cgroups::new(cgroup::Hierarchies::detect()?)),
             capabilities: container::own_capabilities()?,
             security_modules: container::security_modules(),
             config,
@@ -83,21 +85,30 @@ impl Runtime {
             network,
             registry: Registry::default(),
             events: Events::new(),
-            streaming: OnceLock::new(),
+            streaming: Arc::new(OnceLock::new()),
             closing: CancellationToken::new(),
         });
+        let closing = Arc::new(node.closing.clone().drop_guard());
         recovery::recover(&node).await?;
-        Ok(Arc::new(Runtime { node }))
+        Ok(Arc::new(Runtime { node, closing }))
+    }
+
+    /// The same runtime as those see it who call over a socket: without the sandboxes that an engine of this node owns
+    /// ([`cri::OWNER_LABEL`]), since a kubelet removes what it does not know.
+    pub fn for_guests(&self) -> Arc<Runtime> {
+        let node = Node {
+            registry: self.node.registry.without_owned(),
+            events: self.node.events.without_owned(),
+            ..(*self.node).clone()
+        };
+        Arc::new(Runtime {
+            node: Arc::new(node),
+            closing: self.closing.clone(),
+        })
     }
 
     /// Where clients of Exec, Attach and PortForward are sent from now on. The first call counts.
     pub fn set_streaming_urls(&self, urls: Arc<dyn StreamingUrls>) {
         let _ = self.node.streaming.set(urls);
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        self.node.closing.cancel();
     }
 }

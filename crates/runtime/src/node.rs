@@ -13,17 +13,18 @@ use crate::layout::Layout;
 use crate::registry::Registry;
 use crate::spec::SecurityModules;
 
-/// A node's parts, as its sandboxes' owners and its services see them.
+/// A node's parts, as its sandboxes' owners and its services see them. A clone is the same node, seen by others.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) layout: Layout,
     pub(crate) images: Arc<image::Store>,
     pub(crate) network: Arc<network::Network>,
-    pub(crate) cgroups: Cgroups,
+    pub(crate) cgroups: Arc<Cgroups>,
     pub(crate) registry: Registry,
     pub(crate) events: Events,
     /// Set once the streaming server listens.
-    pub(crate) streaming: OnceLock<Arc<dyn StreamingUrls>>,
+    pub(crate) streaming: Arc<OnceLock<Arc<dyn StreamingUrls>>>,
     /// What this process itself may do: a container can't be given more.
     pub(crate) capabilities: Capabilities,
     pub(crate) security_modules: SecurityModules,

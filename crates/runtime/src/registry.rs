@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cri::v1::PodSandboxMetadata;
 
@@ -29,9 +29,12 @@ impl From<&PodSandboxMetadata> for SandboxName {
     }
 }
 
-/// The table.
-#[derive(Default)]
-pub(crate) struct Registry(Mutex<Tables>);
+/// The table, as some see it: everybody's sandboxes, or only those that no engine of this node owns.
+#[derive(Clone, Default)]
+pub(crate) struct Registry {
+    tables: Arc<Mutex<Tables>>,
+    hides_owned: bool,
+}
 
 #[derive(Default)]
 struct Tables {
@@ -41,6 +44,18 @@ struct Tables {
 }
 
 impl Registry {
+    /// The same table, without the sandboxes that an engine of this node owns.
+    pub(crate) fn without_owned(&self) -> Registry {
+        Registry {
+            tables: self.tables.clone(),
+            hides_owned: true,
+        }
+    }
+
+    fn shows(&self, sandbox: &Handle) -> bool {
+        !(self.hides_owned && sandbox.view().is_owned())
+    }
+
     /// The sandbox of this name, or the one that `make` starts, entered under its name and id.
     pub(crate) fn sandbox_named(&self, name: SandboxName, make: impl FnOnce() -> Handle) -> Handle {
         let mut tables = self.lock();
@@ -79,14 +94,18 @@ impl Registry {
 
     /// All sandboxes, by id.
     pub(crate) fn sandboxes(&self) -> Vec<Handle> {
-        self.lock().sandboxes.values().cloned().collect()
+        let tables = self.lock();
+        tables.sandboxes.values().filter(|s| self.shows(s)).cloned().collect()
     }
 
     /// The sandbox whose id is, or alone begins with, `id`.
     pub(crate) fn sandbox(&self, id: &str) -> cri::Result<Handle> {
         let tables = self.lock();
         let found = unique(&tables.sandboxes, &SandboxId::from(id), SandboxId::as_str, "sandbox")?;
-        Ok(tables.sandboxes[&found].clone())
+        let sandbox = tables.sandboxes.get(&found).filter(|s| self.shows(s));
+        sandbox
+            .cloned()
+            .ok_or_else(|| cri::Error::not_found(format_args!("sandbox {id}")))
     }
 
     /// The container whose id is, or alone begins with, `id`, and its sandbox.
@@ -98,15 +117,16 @@ impl Registry {
             ContainerId::as_str,
             "container",
         )?;
-        let sandbox = tables.sandboxes.get(&tables.containers[&found]).cloned();
+        let sandbox = tables.sandboxes.get(&tables.containers[&found]);
         sandbox
-            .map(|s| (found, s))
+            .filter(|s| self.shows(s))
+            .map(|s| (found, s.clone()))
             .ok_or_else(|| cri::Error::not_found(format_args!("container {id}")))
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
         // Nothing in here panics half-way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

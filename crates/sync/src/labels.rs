@@ -10,7 +10,7 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 /// On containers: the container's name in the pod.
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// On sandboxes and containers: which engine they belong to. An engine touches no others.
-pub const OWNER: &str = "hove.dev/owner";
+pub use cri::OWNER_LABEL as OWNER;
 /// The owner of what this engine makes.
 pub const OWNER_SYNC: &str = "sync";
 

@@ -90,4 +90,9 @@ impl View {
             containers: BTreeMap::new(),
         }
     }
+
+    /// Whether an engine of this node made it.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.record.config.labels.contains_key(cri::OWNER_LABEL)
+    }
 }

@@ -8,6 +8,7 @@
 
 mod conformance;
 mod failures;
+mod guests;
 mod host;
 mod life;
 mod modes;
