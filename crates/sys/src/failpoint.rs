@@ -115,7 +115,12 @@ pub const POINTS: &[&str] = &[
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {{
-        const { assert!($crate::failpoint::is_listed($name), "a failpoint's name must be in POINTS") };
+        const {
+            assert!(
+                $crate::failpoint::is_listed($name),
+                "a failpoint's name must be in POINTS"
+            )
+        };
         if cfg!(debug_assertions) {
             $crate::failpoint::reach($name)
         } else {
@@ -182,9 +187,7 @@ impl Orders {
                 .unwrap_or_else(|| panic!("{VARIABLE}: {order:?}: POINT=ACTION is expected"));
             if place == "trace" {
                 let file = File::options().append(true).create(true).open(action);
-                orders.trace = Some(Mutex::new(
-                    file.unwrap_or_else(|e| panic!("{VARIABLE}: {action}: {e}")),
-                ));
+                orders.trace = Some(Mutex::new(file.unwrap_or_else(|e| panic!("{VARIABLE}: {action}: {e}"))));
                 continue;
             }
             let (point, occurrence) = match place.split_once('@') {
@@ -262,7 +265,10 @@ mod tests {
         ));
         assert_eq!(orders.obey("record.written"), Ok(()));
         let error = orders.obey("record.written").unwrap_err();
-        assert_eq!(error.to_string(), "failpoint record.written: Input/output error (os error 5)");
+        assert_eq!(
+            error.to_string(),
+            "failpoint record.written: Input/output error (os error 5)"
+        );
         assert_eq!(orders.obey("record.written"), Ok(()));
         let began = std::time::Instant::now();
         assert_eq!(orders.obey("record.renamed"), Ok(()));
