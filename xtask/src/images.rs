@@ -6,7 +6,7 @@
 //! target/images/packages, so that a second build needs no network. An image whose definition did not change is
 //! not built again.
 
-mod debian;
+pub mod debian;
 mod war;
 
 use std::fs::{self, File};
@@ -322,7 +322,7 @@ fn applets(rootfs: &Path) -> Result<()> {
 }
 
 /// Runs a command and shows its output only when it fails.
-fn command(command: &mut Command) -> Result<String> {
+pub fn command(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("running {command:?}"))?;
     if !output.status.success() {
         let (out, err) = (

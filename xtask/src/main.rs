@@ -6,8 +6,10 @@ mod codegen;
 mod demo;
 mod images;
 mod packages;
+mod tally;
 mod test;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,8 @@ enum Chore {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
+    /// Run tests on Debian's kernel in a virtual machine: cgroup v2, AppArmor
+    Vm(vm::Ask),
     /// Check what the compiler does not: allowed edges between crates, unsafe code, names, generated code
     Tidy,
     /// Build the images of the examples and tests from Debian's packages, into target/images
@@ -43,6 +47,7 @@ fn main() -> Result<()> {
     match Cli::parse().chore {
         Chore::Demo => demo::run(&root),
         Chore::Test { filter } => test::run(&root, filter.as_deref()),
+        Chore::Vm(ask) => vm::run(&root, &ask),
         Chore::Tidy => tidy::run(&root),
         Chore::Images => images::run(&root).map(drop),
         Chore::Codegen => codegen::run(&root),

@@ -8,25 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use crate::tally::Tally;
 use crate::{images, packages};
 
 /// What the tests run beside Hove itself.
 const PACKAGES: &[&str] = &["busybox", "gcc", "iproute2", "libc6-dev"];
-
-/// Counts of tests, added up over all test programs.
-#[derive(Debug, Default)]
-struct Tally {
-    /// Those that test programs call passed, the skipped ones among them.
-    ok: u32,
-    /// By name.
-    failed: Vec<String>,
-    /// Test programs that have begun and not summed up.
-    unfinished: u32,
-    /// Tests that said SKIPPED and why: something they need is not here.
-    skipped: u32,
-    /// Measurements, which are asked for by name (`cargo test -- --ignored`).
-    ignored: u32,
-}
 
 /// Builds, makes the images, runs the tests; fails when one of them does.
 pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
@@ -101,58 +87,4 @@ pub fn build(root: &Path) -> Result<()> {
 pub fn release_dir(root: &Path) -> std::path::PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
     root.join(target).join("x86_64-unknown-linux-gnu/release")
-}
-
-impl Tally {
-    /// Takes in one line of a test program's output.
-    fn count(&mut self, line: &str) {
-        if line.trim_start().starts_with("SKIPPED") {
-            self.skipped += 1;
-            return;
-        }
-        if line.starts_with("running ") && line.ends_with(" tests") || line == "running 1 test" {
-            self.unfinished += 1;
-            return;
-        }
-        if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
-            self.failed.push(name.to_owned());
-            return;
-        }
-        let Some(rest) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        self.unfinished = self.unfinished.saturating_sub(1);
-        let number = |word: &str| -> u32 {
-            rest.split([';', '.'])
-                .filter_map(|part| part.trim().strip_suffix(word))
-                .find_map(|n| n.trim().parse().ok())
-                .unwrap_or(0)
-        };
-        self.ok += number("passed");
-        self.ignored += number("ignored");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_what_test_programs_print() {
-        let mut tally = Tally::default();
-        for line in [
-            "running 3 tests",
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-            "running 1 test",
-            "test sums::overflow ... FAILED",
-            "SKIPPED: no AppArmor on this kernel",
-            "running 2 tests",
-            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s",
-        ] {
-            tally.count(line);
-        }
-        assert_eq!((tally.ok, tally.skipped, tally.ignored), (5, 1, 1));
-        assert_eq!(tally.unfinished, 1, "the second one died");
-        assert_eq!(tally.failed, ["sums::overflow"]);
-    }
 }
