@@ -11,6 +11,7 @@ mod failures;
 mod guests;
 mod host;
 mod life;
+mod memory;
 mod modes;
 mod restart;
 mod streams;
