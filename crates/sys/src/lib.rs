@@ -20,10 +20,12 @@ pub mod netlink;
 pub mod netns;
 pub mod pidfd;
 pub mod process;
+pub mod procfs;
 pub mod resolve;
 pub mod scm;
 pub mod seccomp;
 pub mod signalfd;
 pub mod spawn;
+pub mod userns;
 
 pub use error::{Error, Result};

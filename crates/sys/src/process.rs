@@ -20,6 +20,8 @@ pub struct Clone<'a> {
     /// A cgroup v2 directory in which the child is born (`CLONE_INTO_CGROUP`, Linux 5.7). Moving it later would wait
     /// for an RCU grace period.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The new process is not the caller's child but its sibling (`CLONE_PARENT`): the caller's parent waits for it.
+    pub sibling: bool,
 }
 
 /// A child: its number in the caller's PID namespace, and the pidfd that cannot be mistaken for another's.
@@ -55,6 +57,11 @@ struct CloneArgs {
 /// handlers are gone (`CLONE_CLEAR_SIGHAND`, Linux 5.5): a handler of the parent's, run in the child, would write to
 /// descriptors that both share. `child` must neither allocate nor lock nor panic; if it does panic, it ends with 125.
 pub fn clone3(how: &Clone<'_>, child: impl FnOnce() -> i32) -> Result<Child> {
+    bear(how, child).map_err(|errno| Error::new(format_args!("clone3({:#x})", how.namespaces), errno))
+}
+
+/// [`clone3`] with a bare errno: may itself be called between clone and exec.
+pub fn bear(how: &Clone<'_>, child: impl FnOnce() -> i32) -> rustix::io::Result<Child> {
     const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -63,10 +70,14 @@ pub fn clone3(how: &Clone<'_>, child: impl FnOnce() -> i32) -> Result<Child> {
     if how.cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
+    if how.sibling {
+        flags |= libc::CLONE_PARENT as u64;
+    }
     let args = CloneArgs {
         flags,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling's is the caller's own, and naming one is refused.
+        exit_signal: if how.sibling { 0 } else { libc::SIGCHLD as u64 },
         cgroup: how.cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
         ..CloneArgs::default()
     };
@@ -85,14 +96,12 @@ pub fn clone3(how: &Clone<'_>, child: impl FnOnce() -> i32) -> Result<Child> {
     let failed = (returned < 0).then(last_errno);
     restore_signals(&before);
     if let Some(errno) = failed {
-        return Err(Error::new(format_args!("clone3({:#x})", how.namespaces), errno));
+        return Err(errno);
     }
     // SAFETY: the kernel wrote a new descriptor there (CLONE_PIDFD), which nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    match Pid::from_raw(returned as i32) {
-        Some(pid) => Ok(Child { pid, pidfd }),
-        None => Err(Error::new("clone3", Errno::CHILD)),
-    }
+    let pid = Pid::from_raw(returned as i32).ok_or(Errno::CHILD)?;
+    Ok(Child { pid, pidfd })
 }
 
 /// Ends the child when its function unwinds: unwinding further would run the parent's destructors a second time.
@@ -222,11 +231,50 @@ pub fn execveat(fd: BorrowedFd<'_>, argv: &StringArray, envp: &StringArray) -> E
     last_errno()
 }
 
-/// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)` (Linux 5.11): marks every descriptor from `first` on, whoever opened
-/// it, so that exec closes it. May be called between clone and exec.
-pub fn close_on_exec_from(first: RawFd) -> rustix::io::Result<()> {
-    // SAFETY: changes a flag of descriptors; nothing is closed under its owner.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+/// Closes every descriptor from `first` on but those in `keep`, whoever opened it, and marks these so that exec closes
+/// them too (`close_range(2)`, Linux 5.9 and 5.11). For a process that is about to become another program and runs none of
+/// its own code any more: the owners of the closed descriptors never look at them again.
+///
+/// Only between clone and exec.
+pub fn close_from_but(first: RawFd, keep: [Option<BorrowedFd<'_>>; 2]) -> rustix::io::Result<()> {
+    let mut keep = keep.map(|fd| fd.map_or(first - 1, |fd| fd.as_raw_fd()));
+    keep.sort_unstable();
+    let mut from = first;
+    for fd in keep.into_iter().filter(|fd| *fd >= first) {
+        if fd > from {
+            close_range(from, (fd - 1) as u32, 0)?;
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, u32::MAX, 0)?;
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: RawFd, last: u32, flags: libc::c_uint) -> rustix::io::Result<()> {
+    // SAFETY: what is closed here belonged to code that this process no longer runs (see `close_from_but`).
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) })
+}
+
+/// Makes the calling process one that others may not trace, nor open its /proc/PID/{exe,fd,mem,…}, unless they have
+/// CAP_SYS_PTRACE in the user namespace in which its program was started (prctl(2), PR_SET_DUMPABLE). exec undoes it. May be
+/// called between clone and exec.
+pub fn forbid_tracing() -> rustix::io::Result<()> {
+    // SAFETY: an attribute of the calling process; no memory is involved.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }.into())
+}
+
+/// Whether the working directory is below the process's root. Where it is not, getcwd(2) answers with a path that begins
+/// with "(unreachable)" (Linux 2.6.36). May be called between clone and exec.
+pub fn working_directory_is_inside() -> rustix::io::Result<bool> {
+    let mut path = [0u8; 4096];
+    // SAFETY: the kernel writes at most as many bytes as it is told there are.
+    let length = unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) };
+    match length {
+        0.. => Ok(path[0] == b'/'),
+        // Deeper than a path can be long is inside all the same: the kernel looks for the root before it looks at the length.
+        _ if last_errno() == Errno::NAMETOOLONG || last_errno() == Errno::RANGE => Ok(true),
+        _ => Err(last_errno()),
+    }
 }
 
 /// `unshare(2)`. May be called between clone and exec. Namespaces only: sharing of descriptors is not touched.
@@ -300,6 +348,70 @@ mod tests {
         assert_eq!(status(&child), Some(23));
         let mut small = StringArray::new(Vec::new(), 4);
         assert_eq!(small.set_spare(b"HOME=", b"/root"), Err(Errno::NAMETOOLONG));
+    }
+
+    #[test]
+    fn only_what_is_kept_stays_open() {
+        let open = || std::fs::File::open("/dev/null").expect("open");
+        let files = [open(), open(), open(), open(), open()];
+        let numbers = files.each_ref().map(|f| f.as_raw_fd());
+        for kept in [
+            [Some(1), Some(3)],
+            [Some(3), Some(1)],
+            [Some(0), Some(1)],
+            [None, Some(4)],
+            [None, None],
+        ] {
+            let keep = kept.map(|i: Option<usize>| i.map(|i| files[i].as_fd()));
+            let child = clone3(&Clone::default(), || {
+                if close_from_but(numbers[0], keep).is_err() {
+                    return 100;
+                }
+                let open = |i: &usize| is_open(numbers[*i]);
+                (0..5).filter(open).fold(0, |bits, i| bits | 1 << i)
+            })
+            .expect("clone3");
+            let expected = kept.into_iter().flatten().fold(0, |bits, i| bits | 1 << i);
+            assert_eq!(status(&child), Some(expected), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_outside_of_the_root_is_known_as_such() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let outside = std::fs::File::open("/").expect("open");
+        let child = clone3(&Clone::default(), || {
+            let inside = working_directory_is_inside() == Ok(true);
+            let moved = rustix::process::chroot(dir.path()).is_ok() && rustix::process::fchdir(&outside).is_ok();
+            i32::from(inside && moved && working_directory_is_inside() == Ok(false))
+        })
+        .expect("clone3");
+        assert_eq!(status(&child), Some(1));
+    }
+
+    #[test]
+    fn a_sibling_is_the_parents_child() {
+        let (mut reader, writer) = std::io::pipe().expect("pipe");
+        let child = clone3(&Clone::default(), || {
+            let how = Clone {
+                sibling: true,
+                ..Clone::default()
+            };
+            match bear(&how, || 7) {
+                Ok(born) => {
+                    let number = born.pid.as_raw_nonzero().get().to_ne_bytes();
+                    i32::from(rustix::io::write(&writer, &number).is_err())
+                }
+                Err(_) => 1,
+            }
+        })
+        .expect("clone3");
+        assert_eq!(status(&child), Some(0));
+        let mut number = [0; 4];
+        std::io::Read::read_exact(&mut reader, &mut number).expect("its number");
+        let pid = Pid::from_raw(i32::from_ne_bytes(number)).expect("a number");
+        let status = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("a child of ours");
+        assert_eq!(status.and_then(|s| s.exit_status()), Some(7));
     }
 
     #[test]
