@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 use crate::{
     Error, Result,
     disk::{Disk, Op, Quarantined},
+    flush::Flusher,
     object::{Key, Object, format_time, metadata},
     watch::{BACKLOG_LIMIT, History, Scope, Watch, WatchEvent},
 };
@@ -29,7 +30,9 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// The objects of a node. Calls block: a durable write for one fsync (milliseconds), the others for microseconds. All take
 /// `&self`; share it as `Arc<Store>`.
 pub struct Store {
-    disk: Disk,
+    /// Before the disk: it ends before the database is closed.
+    flusher: Flusher,
+    disk: Arc<Disk>,
     quarantined: Option<Quarantined>,
     state: Mutex<State>,
     live: broadcast::Sender<WatchEvent>,
@@ -70,6 +73,12 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store> {
         let (disk, quarantined) = Disk::open(path)?;
         let version = disk.reserved_versions()?;
+        let disk = Arc::new(disk);
+        let flusher = Flusher::start(Arc::clone(&disk)).map_err(|error| Error::Storage {
+            path: path.to_owned(),
+            what: "start the thread that flushes",
+            source: error.into(),
+        })?;
         let (live, _) = broadcast::channel(BACKLOG_LIMIT);
         let state = State {
             version,
@@ -77,6 +86,7 @@ impl Store {
             history: History::starting_at(version),
         };
         Ok(Store {
+            flusher,
             disk,
             quarantined,
             state: Mutex::new(state),
@@ -310,7 +320,9 @@ impl Store {
         };
         // A block of versions is on disk before its first one is given out, so that a crash never gives one out twice.
         let reserve = (version > state.reserved).then_some(version + VERSION_BLOCK);
-        self.disk.commit(&[op], reserve, durable || reserve.is_some())?;
+        let durable = durable || reserve.is_some();
+        self.disk.commit(&[op], reserve, durable)?;
+        self.flusher.note(durable);
         state.reserved = reserve.unwrap_or(state.reserved);
         state.version = version;
         state.history.push(change.clone());

@@ -251,6 +251,28 @@ fn a_crash_keeps_what_was_asked_for_and_never_repeats_a_version() {
     assert!(after.version() >= store.version());
 }
 
+/// A killed process leaves the file as it is.
+fn after_a_kill(dir: &Dir) -> Store {
+    let killed = dir.db.with_file_name("killed.redb");
+    std::fs::copy(&dir.db, &killed).unwrap();
+    Store::open(&killed).unwrap()
+}
+
+#[test]
+fn a_kill_forgets_no_event_that_is_older_than_the_limit() {
+    let dir = dir();
+    let store = Arc::new(Store::open(&dir.db).unwrap());
+    let recorder = Recorder::new(store.clone(), "test").unwrap();
+    let begin = std::time::Instant::now();
+    recorder.record(&ObjectReference::default(), EventType::Normal, "Started", "it runs");
+    let spent = begin.elapsed();
+    let limit = begin + 20 * crate::flush::FLUSH_WITHIN;
+    while after_a_kill(&dir).list(&Scope::all(Kind::Event)).unwrap().0.is_empty() {
+        assert!(std::time::Instant::now() < limit, "the event is not on the disk");
+    }
+    assert!(spent < crate::flush::FLUSH_WITHIN, "nobody waits for it: {spent:?}");
+}
+
 #[test]
 fn a_damaged_database_is_set_aside() {
     let dir = dir();
