@@ -1,11 +1,13 @@
 //! From a pod's name and a container's name to the container that the runtime knows.
 
+use axum::extract::{FromRequestParts, Path};
 use cri::v1::{Container, ContainerFilter, ContainerState, ListContainersRequest};
+use http::request::Parts;
 use k8s_openapi::api::core::v1::Pod;
 use objects::Key;
 
 use crate::{
-    Api,
+    Api, Query,
     failure::{Failure, Result},
 };
 
@@ -70,6 +72,22 @@ impl Found {
     }
 }
 
+/// Of a request to `…/namespaces/NS/pods/NAME/…?container=CONTAINER`: the id of the container that it means, which runs.
+pub struct RunningContainer(pub String);
+
+impl FromRequestParts<Api> for RunningContainer {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<RunningContainer> {
+        let path = Path::<(String, String)>::from_request_parts(parts, api).await;
+        let Path((namespace, name)) = path.map_err(|rejection| Failure::bad_request(rejection.body_text()))?;
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let found = find_pod(api, &namespace, &name)?;
+        let container = found.container_name(query.get("container"))?;
+        running(api, &found, &container).await.map(RunningContainer)
+    }
+}
+
 /// All attempts of a pod's container that the runtime still has, newest first.
 pub async fn attempts(api: &Api, uid: &str, container: &str) -> Result<Vec<Container>> {
     let labels = [(POD_UID, uid), (CONTAINER_NAME, container)];
@@ -92,7 +110,7 @@ pub fn attempt(container: &Container) -> u32 {
 }
 
 /// The id of the running attempt, or 400.
-pub async fn running(api: &Api, found: &Found, container: &str) -> Result<String> {
+async fn running(api: &Api, found: &Found, container: &str) -> Result<String> {
     let attempts = attempts(api, &found.uid, container).await?;
     let running = attempts
         .iter()

@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, net::TcpStream};
 
 use crate::{
-    Api, Query, containers,
+    Api, Query,
+    containers::{self, RunningContainer},
     failure::{Failure, Result},
 };
 
@@ -32,13 +33,10 @@ const FORWARDED: [HeaderName; 7] = [
 /// `…/pods/NAME/exec`.
 pub async fn exec(
     State(api): State<Api>,
-    Path((namespace, name)): Path<(String, String)>,
+    RunningContainer(container_id): RunningContainer,
     query: Query,
     request: Request,
 ) -> Result<Response> {
-    let found = containers::find_pod(&api, &namespace, &name)?;
-    let container = found.container_name(query.get("container"))?;
-    let container_id = containers::running(&api, &found, &container).await?;
     let cmd: Vec<String> = query.all("command").map(Into::into).collect();
     if cmd.is_empty() {
         return Err(Failure::bad_request(
@@ -63,13 +61,10 @@ pub async fn exec(
 /// `…/pods/NAME/attach`.
 pub async fn attach(
     State(api): State<Api>,
-    Path((namespace, name)): Path<(String, String)>,
+    RunningContainer(container_id): RunningContainer,
     query: Query,
     request: Request,
 ) -> Result<Response> {
-    let found = containers::find_pod(&api, &namespace, &name)?;
-    let container = found.container_name(query.get("container"))?;
-    let container_id = containers::running(&api, &found, &container).await?;
     let wanted = Streams::of(&query)?;
     let response = api
         .runtime
