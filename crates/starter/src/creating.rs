@@ -79,6 +79,8 @@ pub struct Starting {
 #[derive(Debug)]
 struct Child {
     process: sys::process::Child,
+    /// The process that opens for it what is out of its reach, if there is one. Done when the child is.
+    errand: Option<sys::process::Child>,
     socket: ParentEnd,
     story: Story,
     running: AtomicBool,
@@ -87,6 +89,7 @@ struct Child {
 impl Creating {
     pub(crate) fn new(
         process: sys::process::Child,
+        errand: Option<sys::process::Child>,
         socket: ParentEnd,
         story: Story,
         wanted: Wanted,
@@ -94,6 +97,7 @@ impl Creating {
     ) -> Self {
         let child = Arc::new(Child {
             process,
+            errand,
             socket,
             story,
             running: AtomicBool::new(false),
@@ -105,11 +109,6 @@ impl Creating {
             notices: Vec::new(),
             terminal: None,
         }
-    }
-
-    /// The user namespace has its maps.
-    pub(crate) fn go_on(&self) -> Result<()> {
-        self.child.socket.go_on().map(drop)
     }
 
     /// The child's number in the caller's PID namespace.
@@ -138,7 +137,8 @@ impl Creating {
                     (Kind::Notice, _) => self.notices.push(self.child.story.notice(&report)),
                     (Kind::Terminal, master) => self.terminal = master,
                     (Kind::Rooted, Some(root)) => self.identify(root.as_fd())?,
-                    (Kind::Rooted, None) => return Err(bad_message()),
+                    (Kind::Rooted, None) | (Kind::Heir, _) => return Err(bad_message()),
+                    (Kind::Clocks, _) => self.set_clocks()?,
                     (Kind::Created, _) => return Ok(Progress::Created(self.created())),
                 },
             }
@@ -155,7 +155,22 @@ impl Creating {
         }
     }
 
+    /// The child has made its time namespace; inside a user namespace its own file in /proc is not its own to write.
+    fn set_clocks(&self) -> Result<()> {
+        let clocks = self.child.story.clocks.as_deref().unwrap_or_default();
+        let path = format!("/proc/{}/timens_offsets", self.pid().as_raw_nonzero());
+        std::fs::write(&path, clocks).map_err(|e| Error::Step {
+            step: format!("write {path} ({})", clocks.trim_end().replace('\n', ", ")),
+            errno: e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error),
+        })?;
+        self.child.socket.go_on().map(drop)
+    }
+
     fn created(&mut self) -> Created {
+        if let Some(errand) = &self.child.errand {
+            // It has handed everything over and is about to end, or has.
+            end(errand);
+        }
         Created {
             identity: self.identity.clone(),
             terminal: self.terminal.take(),
@@ -264,16 +279,23 @@ impl Drop for Child {
         if *self.running.get_mut() {
             return;
         }
-        // Whatever fails here: the process is gone already, or the caller reaps it with its other children.
-        let pidfd = self.process.pidfd.as_fd();
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        let limit = Timespec {
-            tv_sec: 0,
-            tv_nsec: REAP_LIMIT.as_nanos() as _,
-        };
-        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
-        let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        end(&self.process);
+        if let Some(errand) = &self.errand {
+            end(errand);
+        }
     }
+}
+
+/// Kills and reaps a child. Whatever fails here: it is gone already, or the caller reaps it with its other children.
+pub(crate) fn end(child: &sys::process::Child) {
+    let pidfd = child.pidfd.as_fd();
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    let limit = Timespec {
+        tv_sec: 0,
+        tv_nsec: REAP_LIMIT.as_nanos() as _,
+    };
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
+    let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
 }
 
 fn wait_readable(fd: BorrowedFd<'_>) -> Result<()> {
@@ -312,7 +334,7 @@ fn read_database(root: BorrowedFd<'_>, path: &std::ffi::CStr) -> Result<String> 
 
 impl Story {
     /// The sentence for a step that failed.
-    fn failure(&self, report: &Report) -> Error {
+    pub(crate) fn failure(&self, report: &Report) -> Error {
         self.describe_failure(
             report.step as usize,
             Errno::from_raw_os_error(report.errno.max(1)),

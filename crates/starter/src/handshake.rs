@@ -3,6 +3,9 @@
 //! ```text
 //!  child                                  parent
 //!    │ Notice(step, errno, detail) ─────────► kept for the caller to log       (any number of times)
+//!    │ Heir(its pid) + its pidfd ───────────► from now on that process is the child (then this one ends)
+//!    │ Clocks ──────────────────────────────► sets the clocks of the child's time namespace
+//!    │ ◄──────────────────────────────── Go on
 //!    │ Terminal + master fd ────────────────► kept for the caller              (if there is one)
 //!    │ Rooted + root fd ────────────────────► resolves the user in that root   (if it has to be looked up)
 //!    │ ◄──────────────────────────── Identity
@@ -40,6 +43,8 @@ pub(crate) enum Kind {
     Terminal = 3,
     Rooted = 4,
     Created = 5,
+    Heir = 6,
+    Clocks = 7,
 }
 
 /// A packet from the child.
@@ -80,6 +85,8 @@ impl Report {
             3 => Kind::Terminal,
             4 => Kind::Rooted,
             5 => Kind::Created,
+            6 => Kind::Heir,
+            7 => Kind::Clocks,
             _ => return None,
         };
         let detail = u64::from(word(packet, 12)?) | u64::from(word(packet, 16)?) << 32;
@@ -248,6 +255,12 @@ impl ParentEnd {
 #[derive(Debug)]
 pub(crate) struct ChildEnd(OwnedFd);
 
+impl AsFd for ChildEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl ChildEnd {
     pub fn report(&self, report: Report, fd: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
         sys::scm::send(self.0.as_fd(), &report.encode(), fd)
@@ -267,6 +280,42 @@ impl ChildEnd {
         let (length, _) = sys::scm::receive(self.0.as_fd(), &mut packet, true)?;
         match (length, u32::from_ne_bytes(packet)) {
             (4, ORDER_GO_ON) => Ok(()),
+            (0, _) => Err(Errno::PIPE),
+            _ => Err(Errno::BADMSG),
+        }
+    }
+}
+
+/// One end of what connects the errand with the container's process: descriptors pass over it, numbered. Neither end
+/// allocates.
+#[derive(Debug)]
+pub(crate) struct Link(OwnedFd);
+
+/// The number of the root.
+const ROOT: u32 = u32::MAX;
+
+/// The errand's end, and the container's.
+pub(crate) fn link() -> crate::Result<(Link, Link)> {
+    let (errand, container) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| sys::Error::new("socketpair(AF_UNIX, SOCK_SEQPACKET)", errno))?;
+    Ok((Link(errand), Link(container)))
+}
+
+impl Link {
+    /// `number`: of a source; none: the root.
+    pub fn hand_over(&self, number: Option<usize>, fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        let number = number.map_or(ROOT, |n| n as u32);
+        sys::scm::send(self.0.as_fd(), &number.to_ne_bytes(), Some(fd))
+    }
+
+    /// Waits. `EPIPE`: the errand has ended; if it failed it has said so itself.
+    pub fn take_over(&self) -> rustix::io::Result<(Option<usize>, OwnedFd)> {
+        let mut packet = [0; 4];
+        match sys::scm::receive(self.0.as_fd(), &mut packet, true)? {
+            (4, Some(fd)) => match u32::from_ne_bytes(packet) {
+                ROOT => Ok((None, fd)),
+                number => Ok((Some(number as usize), fd)),
+            },
             (0, _) => Err(Errno::PIPE),
             _ => Err(Errno::BADMSG),
         }

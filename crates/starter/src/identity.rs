@@ -5,6 +5,9 @@
 
 use crate::{Error, Result};
 
+/// `(uid_t) -1`: no user and no group. setresuid(2) takes it for "unchanged".
+pub(crate) const NO_ID: u32 = u32::MAX;
+
 /// As whom a process runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -53,6 +56,15 @@ impl Wanted {
                 })?;
             }
         }
+        for (what, id) in [("user", uid), ("group", gid)] {
+            if id == NO_ID {
+                let reason = format!(
+                    "{NO_ID} is not an id: to the kernel that {what} means \"leave it as it is\", which is root"
+                );
+                let user = self.user.clone().unwrap_or_else(|| id.to_string());
+                return Err(Error::User { user, reason });
+            }
+        }
         let entry = users(passwd).find(|u| u.uid == uid);
         let mut groups = Vec::new();
         let mut add = |gid| {
@@ -60,10 +72,15 @@ impl Wanted {
                 groups.push(gid);
             }
         };
+        if self.user.is_some() || self.merge_groups {
+            // The group itself as well: a set-group-id program could otherwise put it off, and with it what is denied to its
+            // members (CVE-2022-36109, CVE-2023-25173).
+            add(gid);
+        }
         self.groups.iter().copied().for_each(&mut add);
         if let Some(user) = entry.as_ref().filter(|_| self.merge_groups) {
             self::groups(group)
-                .filter(|g| g.has(user.name))
+                .filter(|g| g.gid != NO_ID && g.has(user.name))
                 .for_each(|g| add(g.gid));
         }
         let home = entry
@@ -75,19 +92,27 @@ impl Wanted {
     }
 }
 
-/// A name wins over a number; a number needs no entry (its group is then 0).
+/// Whether it is a number. Then it is never a name, even if it is out of range: whoever was told that a container runs as 1000
+/// must not find it running as what the image calls "1000" (CVE-2026-46680).
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A number needs no entry (its group is then 0).
 fn find_user(user: &str, passwd: &str) -> Option<(u32, u32)> {
-    let uid: Option<u32> = user.parse().ok();
-    let by_name = users(passwd).find(|u| u.name == user);
-    let found = by_name.or_else(|| users(passwd).find(|u| Some(u.uid) == uid));
-    found.map(|u| (u.uid, u.gid)).or(uid.map(|uid| (uid, 0)))
+    if is_number(user) {
+        let uid = user.parse().ok()?;
+        let entry = users(passwd).find(|u| u.uid == uid);
+        return Some((uid, entry.map_or(0, |u| u.gid)));
+    }
+    users(passwd).find(|u| u.name == user).map(|u| (u.uid, u.gid))
 }
 
 fn find_group(name: &str, group: &str) -> Option<u32> {
-    groups(group)
-        .find(|g| g.name == name)
-        .map(|g| g.gid)
-        .or_else(|| name.parse().ok())
+    if is_number(name) {
+        return name.parse().ok();
+    }
+    groups(group).find(|g| g.name == name).map(|g| g.gid)
 }
 
 struct User<'a> {
@@ -165,22 +190,21 @@ mod tests {
         for (user, given, merge, expected) in [
             // No annotation: the spec's numbers as they are; the home from passwd.
             ("-", &[5][..], false, (33, 9, vec![5], "/srv/www")),
-            ("-", &[5, 5, 4], true, (33, 9, vec![5, 4, 6], "/srv/www")),
-            ("web", &[], true, (33, 34, vec![4, 6], "/srv/www")),
-            ("web", &[], false, (33, 34, vec![], "/srv/www")),
-            ("web:staff", &[1], true, (33, 50, vec![1, 4, 6], "/srv/www")),
-            ("web:99", &[], false, (33, 99, vec![], "/srv/www")),
-            ("web:", &[], false, (33, 34, vec![], "/srv/www")),
-            (":staff", &[], false, (33, 50, vec![], "/srv/www")),
-            // A group that is called 77 wins over the number.
-            ("web:77", &[], false, (33, 78, vec![], "/srv/www")),
-            // A user that is called 1000 wins over the number.
-            ("1000", &[], false, (55, 56, vec![], "/odd")),
-            ("1001", &[], true, (1001, 1001, vec![4, 6], "/home/user")),
-            ("4242", &[], true, (4242, 0, vec![], "/")),
-            ("4242:4243", &[], true, (4242, 4243, vec![], "/")),
-            ("nohome", &[], true, (70, 70, vec![], "/")),
-            ("root", &[], true, (0, 0, vec![], "/root")),
+            ("-", &[5, 5, 4], true, (33, 9, vec![9, 5, 4, 6], "/srv/www")),
+            ("web", &[], true, (33, 34, vec![34, 4, 6], "/srv/www")),
+            ("web", &[], false, (33, 34, vec![34], "/srv/www")),
+            ("web:staff", &[1], true, (33, 50, vec![50, 1, 4, 6], "/srv/www")),
+            ("web:99", &[], false, (33, 99, vec![99], "/srv/www")),
+            ("web:", &[], false, (33, 34, vec![34], "/srv/www")),
+            (":staff", &[], false, (33, 50, vec![50], "/srv/www")),
+            // A group that is called 77, and a user that is called 1000, are not what the numbers mean.
+            ("web:77", &[], false, (33, 77, vec![77], "/srv/www")),
+            ("1000", &[], false, (1000, 0, vec![0], "/")),
+            ("1001", &[], true, (1001, 1001, vec![1001, 4, 6], "/home/user")),
+            ("4242", &[], true, (4242, 0, vec![0], "/")),
+            ("4242:4243", &[], true, (4242, 4243, vec![4243], "/")),
+            ("nohome", &[], true, (70, 70, vec![70], "/")),
+            ("root", &[], true, (0, 0, vec![0], "/root")),
         ] {
             let (uid, gid, groups, home) = expected;
             let expected = Identity {
@@ -205,5 +229,21 @@ mod tests {
             "user \"web:nope\": no group \"nope\" in the container's /etc/group"
         );
         assert!(message("-1").contains("no user"));
+        assert!(message("4294967296").contains("no user"));
+        for user in ["4294967295", "web:4294967295", "4294967295:0"] {
+            assert!(message(user).contains("is not an id"), "{user}");
+        }
+        // By a name, out of the image.
+        let wanted = Wanted {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            user: Some("all".into()),
+            merge_groups: true,
+        };
+        assert!(wanted.resolve("all:x:4294967295:7::/:\n", "").is_err());
+        // Groups that the image's file makes of it are no groups.
+        let group = "one:x:4294967295:all\ntwo:x:8:all\n";
+        assert_eq!(wanted.resolve("all:x:7:7::/:\n", group).unwrap().groups, [7, 8]);
     }
 }

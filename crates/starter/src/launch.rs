@@ -2,13 +2,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sys::process::{Clone, clone3};
+use rustix::process::Pid;
+use sys::process::{Child, Clone, clone3};
 
 use crate::child;
 use crate::creating::Creating;
-use crate::handshake;
-use crate::plan::{self, IdMaps, PidNamespace, Plan};
+use crate::handshake::{self, Kind, Received};
+use crate::plan::{self, PidNamespace, Plan, Step, Story};
 use crate::request::{ExecRequest, Request};
 use crate::{Error, Result};
 
@@ -27,56 +29,130 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Creating> {
 
 fn launch(mut plan: Plan<'_>) -> Result<Creating> {
     let (parent, child_end) = handshake::pair()?;
-    let mut parent = Some(parent);
+    let (errand_link, link) = match plan.errand.is_empty() {
+        true => (None, None),
+        false => handshake::link().map(|(a, b)| (Some(a), Some(b)))?,
+    };
+    let idmaps = plan
+        .idmaps
+        .iter()
+        .map(sys::userns::new)
+        .collect::<sys::Result<Vec<_>>>()?;
+    // Each child takes what is its own out of these, and drops what is another's: a copy of the parent's end would keep the
+    // handshake open when the parent is gone, and the child would wait for itself.
+    let mut ends = Some((parent, errand_link));
     let mut slots = child::Slots::new(plan.sources);
     let born = {
-        let Plan {
-            steps,
-            inherited,
-            command,
-            filter,
-            identity,
-            clone_flags,
-            cgroup,
-            pid_namespace,
-            ..
-        } = &mut plan;
         let how = Clone {
-            namespaces: *clone_flags,
-            cgroup: cgroup.map(|handle| inherited.get(handle)),
+            namespaces: plan.clone_flags,
+            cgroup: plan.cgroup.map(|handle| plan.inherited.get(handle)),
+            sibling: false,
         };
         let prepared = child::Prepared {
-            steps,
-            inherited,
-            command,
-            filter: filter.as_ref(),
-            identity,
+            steps: &plan.steps,
+            first: 0,
+            idmaps: &idmaps,
+            link: link.as_ref(),
+            inherited: &plan.inherited,
+            command: &mut plan.command,
+            filter: plan.filter.as_ref(),
+            identity: &mut plan.identity,
         };
         let run = || {
-            // Its copy of the other end would keep the handshake open when the parent is gone: the child would wait for
-            // itself. (What it takes here is its own; the parent's memory is another.)
-            drop(parent.take());
+            drop(ends.take());
             child::run(prepared, &mut slots, &child_end)
         };
-        match pid_namespace {
+        match plan.pid_namespace {
             PidNamespace::OfClone => clone3(&how, run)?,
-            PidNamespace::Join(handle) => within(inherited.get(*handle), || clone3(&how, run))?,
+            PidNamespace::Join(handle) => within(plan.inherited.get(handle), || clone3(&how, run))?,
         }
     };
-    // The child has its own copies.
+    // A copy of the container's end would keep the errand's from seeing that it is gone.
+    drop(link);
+    let Some((parent, errand_link)) = ends.take() else {
+        return Err(sys::Error::new("clone3: ran the child in the parent", Errno::BADF).into());
+    };
+    let mut parent = Some(parent);
+    let mut born = Born(Some(born));
+    let errand = match errand_link {
+        None => Born(None),
+        Some(errand_link) => {
+            let prepared = child::Prepared {
+                steps: &plan.errand,
+                first: plan.steps.len(),
+                idmaps: &idmaps,
+                link: Some(&errand_link),
+                inherited: &plan.inherited,
+                command: &mut plan.command,
+                filter: None,
+                identity: &mut plan.identity,
+            };
+            Born(Some(clone3(&Clone::default(), || {
+                drop(parent.take());
+                child::run(prepared, &mut slots, &child_end)
+            })?))
+        }
+    };
+    // The children have their own copies.
     drop(child_end);
     let Some(parent) = parent else {
         return Err(sys::Error::new("clone3: ran the child in the parent", Errno::BADF).into());
     };
-    let maps = plan.maps.take();
-    let (wanted, known) = (plan.wanted.clone(), plan.known_identity.clone());
-    let pid = born.pid;
-    let creating = Creating::new(born, parent, plan.into_story(), wanted, known);
-    if let Some(maps) = maps {
-        write_maps(pid, &maps)?;
-        creating.go_on()?;
+    if let (Some(maps), Some(child)) = (&plan.maps, &born.0) {
+        maps.write(child.pid)?;
+        parent.go_on()?;
     }
-    Ok(creating)
+    let inherits = plan.steps.iter().any(|step| matches!(step, Step::Heir));
+    let (wanted, known) = (plan.wanted.clone(), plan.known_identity.clone());
+    let story = plan.into_story();
+    if inherits {
+        born = Born(Some(heir(&parent, &story)?));
+    }
+    let (Some(child), errand) = (born.take(), errand.take()) else {
+        return Err(sys::Error::new("clone3", Errno::CHILD).into());
+    };
+    Ok(Creating::new(child, errand, parent, story, wanted, known))
+}
+
+/// Waits for the process that takes the first child's place. The one place that waits: for three system calls of the
+/// child's, none of which can hang.
+fn heir(parent: &handshake::ParentEnd, story: &Story) -> Result<Child> {
+    loop {
+        let waiting = parent.as_fd();
+        match poll(&mut [PollFd::new(&waiting, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(sys::Error::new("poll(handshake)", errno).into()),
+        }
+        match parent.receive()? {
+            Received::Nothing => {}
+            Received::Report(report, Some(pidfd)) if report.kind == Kind::Heir => {
+                let pid = Pid::from_raw(report.detail as i32);
+                let pid = pid.ok_or_else(|| sys::Error::new("recvmsg(handshake)", Errno::BADMSG))?;
+                return Ok(Child { pid, pidfd });
+            }
+            Received::Report(report, _) if report.kind == Kind::Failed => return Err(story.failure(&report)),
+            // What the first child or the errand has to say before: not possible today.
+            Received::Report(..) => return Err(sys::Error::new("recvmsg(handshake)", Errno::BADMSG).into()),
+            Received::Closed | Received::Reset => return Err(Error::Ended { how: String::new() }),
+        }
+    }
+}
+
+/// A child that is killed and reaped unless it is taken.
+struct Born(Option<Child>);
+
+impl Born {
+    fn take(mut self) -> Option<Child> {
+        self.0.take()
+    }
+}
+
+impl Drop for Born {
+    fn drop(&mut self) {
+        if let Some(child) = &self.0 {
+            crate::creating::end(child);
+        }
+    }
 }
 
 /// Children of the calling thread are born in the PID namespace of `fd` (a namespace or a pidfd) while `f` runs.
@@ -107,16 +183,4 @@ fn within(fd: BorrowedFd<'_>, f: impl FnOnce() -> sys::Result<sys::process::Chil
             Err(sys::Error::new("setns(own pid namespace)", errno).into())
         }
     }
-}
-
-/// The maps can only be written from outside, by someone with CAP_SETUID in the namespace around.
-fn write_maps(pid: rustix::process::Pid, maps: &IdMaps) -> Result<()> {
-    for (file, map) in [("uid_map", &maps.uid), ("gid_map", &maps.gid)] {
-        let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
-        std::fs::write(&path, map).map_err(|e| Error::Step {
-            step: format!("write {path} ({})", map.trim_end().replace('\n', ", ")),
-            errno: e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error),
-        })?;
-    }
-    Ok(())
 }

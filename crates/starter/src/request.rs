@@ -17,6 +17,10 @@ pub const GROUPS_POLICY_ANNOTATION: &str = "dev.hove.supplemental-groups-policy"
 /// ([`crate::seccomp::default_profile`], for the bounding set of the process).
 pub const SECCOMP_ANNOTATION: &str = "dev.hove.seccomp";
 
+/// Annotation: a JSON list of bind mounts' sources (as the mounts spell them) in which no link is followed: the caller has
+/// resolved them, and what became a link since then was put there to lead somewhere else.
+pub const RESOLVED_SOURCES_ANNOTATION: &str = "dev.hove.resolved-sources";
+
 /// The first process of a container.
 pub struct Request<'a> {
     /// The OCI config. Mounts, masked paths, namespaces: nothing is added to what it says.

@@ -335,10 +335,10 @@ fn what_is_not_supported_is_refused() {
         "config.json: hooks: running hooks is not supported"
     );
     let mut bench = Bench::sh("true");
-    bench.process()["apparmorProfile"] = json!("some");
+    bench.process()["selinuxLabel"] = json!("some");
     assert_eq!(
         bench.run().unwrap_err().to_string(),
-        "config.json: process.apparmorProfile: AppArmor is not supported"
+        "config.json: process.selinuxLabel: SELinux is not supported"
     );
 }
 

@@ -176,6 +176,9 @@ fn a_user_namespace_of_its_own() {
     );
 
     bench.linux()["uidMappings"] = json!([]);
+    let error = bench.run().unwrap_err().to_string();
+    assert!(error.contains("users and groups are mapped together"), "{error}");
+    bench.linux()["gidMappings"] = json!([]);
     assert!(bench.run().unwrap_err().to_string().contains("needs mappings"));
 }
 
@@ -293,7 +296,7 @@ fn exec_with_another_user_does_not_take_the_annotations() {
     };
     assert_eq!(
         id(json!({"uid": 0, "gid": 0})).unwrap().stdout,
-        "uid=33(web) gid=34(web) groups=4(log)\n"
+        "uid=33(web) gid=34(web) groups=4(log),34(web)\n"
     );
     assert_eq!(id(json!({"uid": 5, "gid": 6})).unwrap().stdout, "uid=5 gid=6\n");
 }
@@ -454,11 +457,24 @@ fn a_pods_user_namespace_is_joined_with_all_that_belongs_to_it() {
         .unwrap();
     assert!(output.stdout.contains("300000"), "{output:?}");
 
+    // A PID namespace of its own is made inside the user namespace, or there would be no /proc.
     bench.namespace("pid", None);
+    bench.process()["args"] = json!(["sh", "-c", "echo $$; cat /proc/1/comm; readlink /proc/self/ns/user"]);
+    let output = bench.run().unwrap();
+    assert_eq!(
+        output.stdout,
+        format!("1\nsh\n{}\n", of(holder.child.pid, "user")),
+        "{output:?}"
+    );
+    bench.process()["args"] = json!(["nosuch"]);
+    let error = bench.run().unwrap_err().to_string();
+    assert_eq!(error, "exec \"nosuch\": not found in PATH \"/usr/bin:/bin\"");
+    // What goes wrong before there is a container's process is told as well.
+    bench.namespace("user", Some("/nowhere/user"));
     let error = bench.run().unwrap_err().to_string();
     assert_eq!(
         error,
-        "config.json: linux.namespaces: a new PID namespace in a joined user namespace is not supported"
+        "cannot join the user namespace /nowhere/user: No such file or directory (os error 2)"
     );
 }
 

@@ -3,6 +3,15 @@
 //! It is a copy of a process that may have had other threads, so nothing here allocates, takes a lock or unwinds: each
 //! step is a few system calls on what the plan prepared. A step that fails is reported by its number; the parent has
 //! the words. There is no way back from here: a child ends by exec or by its exit status.
+//!
+//! Where the container is in a user namespace of its own there are others besides, each for what the kernel gives only to
+//! it, and each with the same loop over its own steps:
+//!
+//! ```text
+//!  caller ──clone──► first child ──enters the user namespace, bears──► the container's process ──► the program
+//!     │              (only for a PID namespace inside a joined user namespace; then it ends)  ▲
+//!     └────clone──► errand, outside of the user namespace ──hands over root and sources───────┘   (then it ends)
+//! ```
 
 mod devices;
 mod identity;
@@ -16,8 +25,11 @@ use rustix::io::{Errno, Result};
 use rustix::process::{Rlimit, getrlimit, setrlimit};
 
 use crate::filter;
-use crate::handshake::{ChildEnd, Kind, Packed, Report};
+use crate::handshake::{ChildEnd, Kind, Link, Packed, Report};
 use crate::plan::{Command, Inherited, NamespaceSource, Program, Step, detail};
+
+const NEWPID: u64 = 0x2000_0000;
+const NEWTIME: u64 = 0x80;
 
 /// The status of a child that could not become the program; the handshake says why.
 const FAILED: i32 = 127;
@@ -25,6 +37,12 @@ const FAILED: i32 = 127;
 /// What the parent prepared.
 pub(crate) struct Prepared<'p, 'f> {
     pub steps: &'p [Step],
+    /// The number of the first step, for reports.
+    pub first: usize,
+    /// Namespaces with the plan's maps, by number.
+    pub idmaps: &'p [OwnedFd],
+    /// Between the errand and the container's process.
+    pub link: Option<&'p Link>,
     pub inherited: &'p Inherited<'f>,
     pub command: &'p mut Command,
     pub filter: Option<&'p filter::Program>,
@@ -41,6 +59,8 @@ pub(crate) struct Slots {
     empty: Option<OwnedFd>,
     /// The terminal's other end.
     terminal: Option<OwnedFd>,
+    /// Where the kernel takes the order for an AppArmor profile.
+    label: Option<OwnedFd>,
     /// Whether the working directory was entered.
     in_directory: bool,
 }
@@ -53,6 +73,7 @@ impl Slots {
             sources,
             empty: None,
             terminal: None,
+            label: None,
             in_directory: false,
         }
     }
@@ -66,10 +87,25 @@ impl Slots {
 struct Reporter<'a> {
     socket: &'a ChildEnd,
     step: usize,
+    last: usize,
     detail: u64,
 }
 
 impl Reporter<'_> {
+    fn failed(&self, errno: Errno) -> i32 {
+        let report = Report::new(Kind::Failed, self.step, errno.raw_os_error(), self.detail);
+        // If nobody listens any more, nobody wants to know.
+        let _ = self.socket.report(report, None);
+        FAILED
+    }
+
+    /// From now on another process is the child.
+    fn heir(&self, heir: &sys::process::Child) -> Result<()> {
+        let number = heir.pid.as_raw_nonzero().get() as u64;
+        let report = Report::new(Kind::Heir, self.step, 0, number);
+        self.socket.report(report, Some(heir.pidfd.as_fd()))
+    }
+
     /// Done as far as possible.
     fn notice(&self, detail: u64) -> Result<()> {
         self.socket
@@ -81,28 +117,47 @@ impl Reporter<'_> {
     }
 }
 
-/// Does all steps. Returns only when one failed.
-pub(crate) fn run(mut prepared: Prepared<'_, '_>, slots: &mut Slots, socket: &ChildEnd) -> i32 {
+/// Does all steps, and becomes the program. Returns when a step failed, or when the last of the steps was not exec.
+pub(crate) fn run(prepared: Prepared<'_, '_>, slots: &mut Slots, socket: &ChildEnd) -> i32 {
     // Modes are given exactly as the plan has them; the process's own umask is one of the last steps.
     rustix::process::umask(Mode::empty());
-    for (index, step) in prepared.steps.iter().enumerate() {
+    run_from(0, prepared, slots, socket)
+}
+
+fn run_from(start: usize, mut prepared: Prepared<'_, '_>, slots: &mut Slots, socket: &ChildEnd) -> i32 {
+    let steps = prepared.steps;
+    for (index, step) in steps.iter().enumerate().skip(start) {
         let mut reporter = Reporter {
             socket,
-            step: index,
+            step: prepared.first + index,
+            last: prepared.first + steps.len() - 1,
             detail: 0,
         };
-        if let Err(errno) = perform(step, &mut prepared, slots, &mut reporter) {
-            let report = Report::new(Kind::Failed, index, errno.raw_os_error(), reporter.detail);
-            // If nobody listens any more, nobody wants to know.
-            let _ = socket.report(report, None);
-            return FAILED;
+        let done = match step {
+            Step::Heir => {
+                let how = sys::process::Clone {
+                    namespaces: NEWPID,
+                    cgroup: None,
+                    sibling: true,
+                };
+                match sys::process::bear(&how, || run_from(index + 1, prepared, slots, socket)) {
+                    // The heir does the rest.
+                    Ok(heir) => return reporter.heir(&heir).map_or(FAILED, |()| 0),
+                    Err(errno) => return reporter.failed(errno),
+                }
+            }
+            _ => perform(step, &mut prepared, slots, &mut reporter),
+        };
+        if let Err(errno) = done {
+            return reporter.failed(errno);
         }
     }
-    FAILED
+    0
 }
 
 fn perform(step: &Step, prepared: &mut Prepared<'_, '_>, slots: &mut Slots, reporter: &mut Reporter<'_>) -> Result<()> {
     match step {
+        Step::ForbidTracing => sys::process::forbid_tracing(),
         Step::ResetSignals => {
             sys::process::reset_signals();
             Ok(())
@@ -116,6 +171,15 @@ fn perform(step: &Step, prepared: &mut Prepared<'_, '_>, slots: &mut Slots, repo
         Step::OomScore { value } => oom_score(*value, reporter),
         Step::AwaitMaps => reporter.socket.await_go_on(),
         Step::BecomeRoot => identity::become_root(),
+        // Done by the loop.
+        Step::Heir => Err(Errno::INVAL),
+        Step::OpenLabel => {
+            slots.label = Some(sys::procfs::open(
+                c"/proc/thread-self/attr/apparmor/exec",
+                OFlags::WRONLY,
+            )?);
+            Ok(())
+        }
         Step::JoinNamespace { flag, source, .. } => match source {
             NamespaceSource::Held(handle, _) => sys::process::setns(prepared.inherited.get(*handle), *flag),
             NamespaceSource::Path(path) => {
@@ -125,19 +189,43 @@ fn perform(step: &Step, prepared: &mut Prepared<'_, '_>, slots: &mut Slots, repo
         },
         Step::JoinAll { process, flags } => sys::process::setns(prepared.inherited.get(*process), *flags),
         Step::NewNamespaces { flags } => sys::process::unshare(*flags),
+        Step::SetClocks => {
+            reporter.send(Kind::Clocks, None)?;
+            reporter.socket.await_go_on()
+        }
+        Step::EnterTime => {
+            let path = c"/proc/thread-self/ns/time_for_children";
+            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            sys::process::setns(fd.as_fd(), NEWTIME)
+        }
         Step::Personality { persona } => sys::process::personality(*persona),
         Step::Hostname { name } => rustix::system::sethostname(name.to_bytes()),
         Step::Domainname { name } => rustix::system::setdomainname(name.to_bytes()),
         Step::Sysctl { path, value, .. } => {
-            let fd = rustix::fs::open(path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let fd = sys::procfs::open(path, OFlags::WRONLY)?;
             write_all(fd.as_fd(), value.to_bytes())
         }
 
-        Step::OpenSource { index, path, recursive } => {
-            let tree = sys::mount::clone_tree(rustix::fs::CWD, path, *recursive)?;
+        Step::OpenSource {
+            index,
+            path,
+            recursive,
+            follow,
+            idmap,
+        } => {
+            let tree = mounts::open_source(path, *recursive, *follow)?;
+            if let Some(idmap) = idmap {
+                let map = prepared.idmaps.get(idmap.number).ok_or(Errno::BADF)?;
+                sys::mount::mount_idmap(tree.as_fd(), idmap.recursive, map.as_fd())?;
+            }
             *slots.sources.get_mut(*index).ok_or(Errno::BADF)? = Some(tree);
             Ok(())
         }
+        Step::IdmapLayer { path, idmap } => {
+            let map = prepared.idmaps.get(*idmap).ok_or(Errno::BADF)?;
+            mounts::cover_mapped(path, map.as_fd())
+        }
+        Step::OwnUpper { path, uid, gid } => mounts::own_upper(path, *uid, *gid),
         Step::ReceiveOnly => mounts::receive_only(),
         Step::MountOverlay {
             base,
@@ -170,6 +258,30 @@ fn perform(step: &Step, prepared: &mut Prepared<'_, '_>, slots: &mut Slots, repo
         Step::EmptyRoot { target } => mounts::empty_root(target),
         Step::OpenRoot { path } => open_root(path, slots),
         Step::OpenOwnRoot => open_root(c"/", slots),
+        Step::HandOver => {
+            let link = prepared.link.ok_or(Errno::BADF)?;
+            for (number, source) in slots.sources.iter().enumerate() {
+                link.hand_over(Some(number), source.as_ref().ok_or(Errno::BADF)?.as_fd())?;
+            }
+            let root = sys::mount::clone_tree(slots.root()?, c"", true)?;
+            link.hand_over(None, root.as_fd())
+        }
+        Step::TakeOver { count } => {
+            for _ in 0..*count {
+                match prepared.link.ok_or(Errno::BADF)?.take_over()? {
+                    (Some(number), fd) => *slots.sources.get_mut(number).ok_or(Errno::BADMSG)? = Some(fd),
+                    (None, fd) => slots.root = Some(fd),
+                }
+            }
+            Ok(())
+        }
+        Step::CoverRoot => mounts::cover_root(slots.root()?),
+        Step::EmptyCover => {
+            let root = mounts::empty()?;
+            mounts::cover_root(root.as_fd())?;
+            slots.root = Some(root);
+            Ok(())
+        }
         Step::Mount(filesystem) => mounts::filesystem(slots.root()?, filesystem),
         Step::Bind(bind) => {
             let tree = slots
@@ -177,7 +289,7 @@ fn perform(step: &Step, prepared: &mut Prepared<'_, '_>, slots: &mut Slots, repo
                 .get_mut(bind.source)
                 .and_then(Option::take)
                 .ok_or(Errno::BADF)?;
-            mounts::bind(slots.root()?, tree, bind, prepared.inherited)
+            mounts::bind(slots.root()?, tree, bind)
         }
         Step::Symlink {
             target,
@@ -258,7 +370,7 @@ fn perform(step: &Step, prepared: &mut Prepared<'_, '_>, slots: &mut Slots, repo
         Step::SetCapabilities(capabilities) => match identity::set_capabilities(capabilities)? {
             0 => Ok(()),
             // After a filter without no_new_privs the handshake is over: the parent waits for exec alone.
-            missing if reporter.step + 2 < prepared.steps.len() => reporter.notice(missing),
+            missing if reporter.step + 1 < reporter.last => reporter.notice(missing),
             _ => Ok(()),
         },
         Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
@@ -267,7 +379,17 @@ fn perform(step: &Step, prepared: &mut Prepared<'_, '_>, slots: &mut Slots, repo
             reporter.socket.await_go_on()
         }
         Step::Seccomp => filter::load(prepared.filter.ok_or(Errno::INVAL)?),
-        Step::CloseOnExec => sys::process::close_on_exec_from(3),
+        Step::Label { order, .. } => {
+            let label = slots.label.as_ref().ok_or(Errno::BADF)?;
+            write_all(label.as_fd(), order.to_bytes())
+        }
+        Step::CloseOthers => {
+            let program = match prepared.command.program {
+                Program::File(handle) => Some(prepared.inherited.get(handle)),
+                Program::Candidates(_) => None,
+            };
+            sys::process::close_from_but(3, [Some(reporter.socket.as_fd()), program])
+        }
         Step::Exec => Err(exec(prepared.command, prepared.inherited, reporter)),
     }
 }
@@ -280,11 +402,7 @@ fn open_root(path: &std::ffi::CStr, slots: &mut Slots) -> Result<()> {
 
 /// Below what it is now only with CAP_SYS_RESOURCE: then it stays.
 fn oom_score(value: i32, reporter: &Reporter<'_>) -> Result<()> {
-    let file = rustix::fs::open(
-        c"/proc/self/oom_score_adj",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let file = sys::procfs::open(c"/proc/self/oom_score_adj", OFlags::RDWR)?;
     let mut digits = [0u8; 12];
     match write_all(file.as_fd(), decimal(value, &mut digits)) {
         Err(Errno::ACCESS | Errno::PERM) => {}
@@ -342,7 +460,8 @@ fn resource_limit(resource: rustix::process::Resource, wanted: Rlimit, reporter:
     reporter.notice(highest.unwrap_or(u64::MAX))
 }
 
-/// By descriptor and inside the root, without magic links: /proc/self/fd/N would lead out.
+/// By descriptor and inside the root, without magic links: /proc/self/fd/N would lead out. And where we are then is asked
+/// of the kernel once more, whatever the way there was.
 fn enter_directory(path: &std::ffi::CStr, last_chance: bool, slots: &mut Slots) -> Result<()> {
     if slots.in_directory {
         return Ok(());
@@ -350,8 +469,8 @@ fn enter_directory(path: &std::ffi::CStr, last_chance: bool, slots: &mut Slots) 
     let open = sys::resolve::open_in_root(slots.root()?, path, OFlags::PATH | OFlags::DIRECTORY);
     match open.and_then(rustix::process::fchdir) {
         Ok(()) => {
-            slots.in_directory = true;
-            Ok(())
+            slots.in_directory = sys::process::working_directory_is_inside()?;
+            if slots.in_directory { Ok(()) } else { Err(Errno::XDEV) }
         }
         Err(Errno::ACCESS | Errno::PERM) if !last_chance => Ok(()),
         Err(errno) => Err(errno),

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::{Errno, Result};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -13,7 +13,7 @@ use sys::mount::{Attributes, RDONLY, attach, clone_tree, mount_setattr};
 use sys::resolve::{Leaf, create_in_root, open_in_root};
 
 use super::Slots;
-use crate::plan::{Bind, Filesystem, Inherited};
+use crate::plan::{Bind, Filesystem};
 
 /// `MS_PRIVATE`.
 const PRIVATE: Attributes = Attributes {
@@ -44,10 +44,53 @@ pub(super) fn bind_root(source: &CStr, recursive: bool, attributes: &Attributes,
     attach(tree.as_fd(), target.as_fd())
 }
 
+/// A copy of the mount at `path`. Where no link is to be followed, one that is met is an error (ELOOP).
+pub(super) fn open_source(path: &CStr, recursive: bool, follow: bool) -> Result<OwnedFd> {
+    if follow {
+        return clone_tree(CWD, path, recursive);
+    }
+    let resolve = ResolveFlags::NO_SYMLINKS;
+    let source = rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    clone_tree(source.as_fd(), c"", recursive)
+}
+
+/// Covers a directory with a copy of itself that shows other owners.
+pub(super) fn cover_mapped(path: &CStr, map: BorrowedFd<'_>) -> Result<()> {
+    let tree = clone_tree(CWD, path, false)?;
+    mount_setattr(tree.as_fd(), false, &PRIVATE)?;
+    sys::mount::mount_idmap(tree.as_fd(), false, map)?;
+    let target = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    attach(tree.as_fd(), target.as_fd())
+}
+
+/// Gives a directory that is the host's root's to the container's root. One that is somebody else's is so already.
+pub(super) fn own_upper(path: &CStr, uid: u32, gid: u32) -> Result<()> {
+    let directory = rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let stat = rustix::fs::fstat(&directory)?;
+    let uid = (stat.st_uid == 0).then_some(Uid::from_raw(uid));
+    let gid = (stat.st_gid == 0).then_some(Gid::from_raw(gid));
+    rustix::fs::fchown(&directory, uid, gid)
+}
+
+/// Mounts the container's root over "/": a place that is in reach whoever we are. Our own "/" stays what it was until
+/// pivot_root.
+pub(super) fn cover_root(root: BorrowedFd<'_>) -> Result<()> {
+    let slash = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    attach(root, slash.as_fd())
+}
+
 /// An empty directory of one inode. Writable until the mounts in it are made.
+pub(super) fn empty() -> Result<OwnedFd> {
+    tmpfs(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)
+}
+
+/// One as the root.
 pub(super) fn empty_root(target: &CStr) -> Result<()> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let root = tmpfs(attributes)?;
+    let root = empty()?;
     let target = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     attach(root.as_fd(), target.as_fd())
 }
@@ -82,15 +125,22 @@ pub(super) fn filesystem(root: BorrowedFd<'_>, wanted: &Filesystem) -> Result<()
         };
         mount_setattr(mount.as_fd(), false, &propagation)?;
     }
-    let destination = create_in_root(root, &wanted.destination, Leaf::Directory)?;
+    let mut destination = create_in_root(root, &wanted.destination, Leaf::Directory)?;
+    if matches!(wanted.kind.to_bytes(), b"proc" | b"sysfs") {
+        // What is masked and protected below them is named by path: no image may have these mounted somewhere else.
+        destination = open_plainly(root, &wanted.destination)?;
+    }
     attach(mount.as_fd(), destination.as_fd())
 }
 
+/// Opens a path inside the root in which there must be no link at all (ELOOP).
+fn open_plainly(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
 /// Attaches a copy that was made early. A destination that is missing becomes what the source is: file or directory.
-pub(super) fn bind(root: BorrowedFd<'_>, tree: OwnedFd, bind: &Bind, inherited: &Inherited<'_>) -> Result<()> {
-    if let Some(user_namespace) = bind.idmap {
-        sys::mount::mount_idmap(tree.as_fd(), true, inherited.get(user_namespace))?;
-    }
+pub(super) fn bind(root: BorrowedFd<'_>, tree: OwnedFd, bind: &Bind) -> Result<()> {
     mount_setattr(tree.as_fd(), true, &bind.recursive)?;
     mount_setattr(tree.as_fd(), false, &bind.attributes)?;
     let leaf = match is_directory(tree.as_fd())? {
@@ -116,6 +166,13 @@ pub(super) fn mask(slots: &mut Slots, path: &CStr) -> Result<()> {
     };
     if !is_directory(target.as_fd())? {
         let null = clone_tree(CWD, c"/dev/null", false)?;
+        // The host's, since "/" is still the host's; and certainly that device (CVE-2025-31133).
+        let device = rustix::fs::fstat(&null)?;
+        if FileType::from_raw_mode(device.st_mode) != FileType::CharacterDevice
+            || device.st_rdev != rustix::fs::makedev(1, 3)
+        {
+            return Err(Errno::NODEV);
+        }
         mount_setattr(null.as_fd(), true, &PRIVATE)?;
         return attach(null.as_fd(), target.as_fd());
     }

@@ -4,7 +4,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::step::Step;
 use crate::handshake::Packed;
-use crate::identity::{Identity, Wanted};
+use crate::identity::{Identity, NO_ID, Wanted};
 use crate::request::{GROUPS_POLICY_ANNOTATION, USER_ANNOTATION};
 use crate::{Error, Result};
 
@@ -38,6 +38,17 @@ impl Decided {
             }
         };
         let user = process.user();
+        let additional = user
+            .additional_gids()
+            .iter()
+            .flatten()
+            .map(|gid| ("additionalGids", *gid));
+        for (field, id) in [("uid", user.uid()), ("gid", user.gid())].into_iter().chain(additional) {
+            if id == NO_ID {
+                let rule = "is not an id: to the kernel it means \"leave it as it is\", which is root";
+                return Err(Error::spec(format!("process.user.{field}"), id, rule));
+            }
+        }
         let groups = user.additional_gids().clone().unwrap_or_default();
         let home = process
             .env()

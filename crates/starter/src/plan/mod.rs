@@ -8,7 +8,9 @@ mod cgroups;
 mod command;
 mod devices;
 mod identity;
+mod idmap;
 mod joined;
+mod label;
 mod limits;
 mod mounts;
 mod namespaces;
@@ -22,13 +24,14 @@ mod supported;
 mod text;
 
 pub(crate) use command::{Command, Program};
-pub(crate) use namespaces::{IdMaps, PidNamespace};
+pub(crate) use namespaces::PidNamespace;
 pub(crate) use step::{Bind, Capabilities, Device, Filesystem, Handle, Inherited, NamespaceSource, Step};
 pub(crate) use story::{Story, detail};
 
 use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
+use sys::userns::Maps;
 
 use crate::handshake::Packed;
 use crate::identity::{Identity, Wanted};
@@ -39,6 +42,9 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub steps: Vec<Step>,
+    /// What a second child does, outside of the container's user namespace: open what is only in reach there, map owners,
+    /// mount the overlay, and hand all of it over. Empty: the container is in no other user namespace, and does it itself.
+    pub errand: Vec<Step>,
     pub inherited: Inherited<'a>,
     pub command: Command,
     /// The seccomp filter.
@@ -53,15 +59,21 @@ pub(crate) struct Plan<'a> {
     pub pid_namespace: PidNamespace,
     /// Namespaces that only clone can make.
     pub clone_flags: u64,
-    pub maps: Option<IdMaps>,
+    pub maps: Option<Maps>,
     pub cgroup: Option<Handle>,
+    /// The maps through which mounts show their files' owners, by number.
+    pub idmaps: Vec<Maps>,
+    /// For /proc/PID/timens_offsets.
+    pub clocks: Option<String>,
 }
 
 impl Plan<'_> {
     /// What is kept of the plan after the clone: enough to tell what went wrong.
-    pub fn into_story(self) -> Story {
+    pub fn into_story(mut self) -> Story {
+        self.steps.append(&mut self.errand);
         Story {
             steps: self.steps,
+            clocks: self.clocks,
             command: self.command.into_names(),
         }
     }
@@ -91,20 +103,27 @@ pub(crate) fn container<'a>(request: Request<'a>) -> Result<Plan<'a>> {
     let identity = identity::Decided::new(process, Some(spec), empty_root)?;
     let terminal = matches!(stdio, Stdio::Terminal { .. });
 
-    // Handlers of the parent's are gone already; what it ignores would be ignored by the program too.
-    steps.push(Step::ResetSignals);
-    // A controlling terminal can only be acquired by the leader of a session that has none.
-    steps.push(Step::NewSession);
+    // Who shares its PID namespace sees this process from its birth on, with all that the shim has open.
+    steps.push(Step::ForbidTracing);
     // A cgroup namespace is rooted where its maker is at that moment, so the process must be in its cgroup first.
     let cgroup_v2 = cgroups::enter(cgroup, &mut inherited, &mut steps);
     // While the host's /proc is in reach, and before privileges go.
     identity::oom_score(process, &mut steps);
     // The user namespace first: it owns those that are made after it, and gives the right to join those it owns.
+    namespaces.enter_user(&mut steps);
+    // Handlers of the parent's are gone already; what it ignores would be ignored by the program too.
+    steps.push(Step::ResetSignals);
+    // A controlling terminal can only be acquired by the leader of a session that has none.
+    steps.push(Step::NewSession);
+    // While /proc is certainly the host's. Only the process itself may write it, so after the last clone.
+    label::open(process, &mut steps);
     namespaces.enter(&mut steps);
     // The new namespaces are the caller's to name. The host's /proc shows each reader its own namespaces' values.
     namespaces::names(spec, &namespaces, &mut steps)?;
     namespaces::sysctls(spec, &mut steps)?;
     limits::personality(spec, &mut steps);
+    let mut idmaps = idmap::Idmaps::default();
+    let mut errand = Vec::new();
     let sources = if namespaces.joined_mount().is_some() {
         joined::check(&namespaces, spec, &rootfs)?;
         // After everything that is opened by a path of the caller's, and after its /proc was used. Its root is the root.
@@ -113,7 +132,16 @@ pub(crate) fn container<'a>(request: Request<'a>) -> Result<Plan<'a>> {
         stdio::open_terminal(&stdio, false, &mut steps);
         0
     } else {
-        own_root(spec, process, &namespaces, rootfs, bundle, &stdio, &mut steps)?
+        let request = (rootfs, bundle, &stdio);
+        own_root(
+            spec,
+            process,
+            &namespaces,
+            request,
+            &mut idmaps,
+            &mut errand,
+            &mut steps,
+        )?
     };
     let (filter, command) = finish(
         process,
@@ -129,6 +157,7 @@ pub(crate) fn container<'a>(request: Request<'a>) -> Result<Plan<'a>> {
     Ok(Plan {
         sources,
         steps,
+        errand,
         inherited,
         command,
         filter,
@@ -139,6 +168,8 @@ pub(crate) fn container<'a>(request: Request<'a>) -> Result<Plan<'a>> {
         clone_flags: namespaces.clone_flags,
         maps: namespaces.maps,
         cgroup: cgroup_v2,
+        idmaps: idmaps.into_maps(),
+        clocks: namespaces.clocks,
     })
 }
 
@@ -148,18 +179,42 @@ fn own_root(
     spec: &Spec,
     process: &Process,
     namespaces: &namespaces::Namespaces,
-    rootfs: Rootfs<'_>,
-    bundle: &Path,
-    stdio: &Stdio,
+    (rootfs, bundle, stdio): (Rootfs<'_>, &Path, &Stdio),
+    idmaps: &mut idmap::Idmaps,
+    errand: &mut Vec<Step>,
     steps: &mut Vec<Step>,
 ) -> Result<usize> {
     let empty_root = matches!(rootfs, Rootfs::Empty);
+    let mut outside = Vec::new();
     // Sources are copied while our mounts are still peers of the host's: a copy that is made later could receive
     // (slave) but never again share.
-    let mut mounts = mounts::Mounts::read(spec, namespaces, steps)?;
-    // From here on nothing that we mount or unmount shows on the host.
-    steps.push(Step::ReceiveOnly);
-    rootfs::mount(rootfs, spec, bundle, steps)?;
+    let mut mounts = mounts::Mounts::read(spec, namespaces, idmaps, &mut outside)?;
+    let sources = mounts.sources();
+    match namespaces.has_user() {
+        false => {
+            steps.append(&mut outside);
+            // From here on nothing that we mount or unmount shows on the host.
+            steps.push(Step::ReceiveOnly);
+            rootfs::mount(rootfs, bundle, idmaps, steps)?;
+        }
+        // In there the host's directories are a stranger's: the mount point of the root may be out of reach, but "/" is not.
+        true if empty_root && sources == 0 => {
+            steps.push(Step::ReceiveOnly);
+            steps.push(Step::EmptyCover);
+        }
+        true => {
+            errand.append(&mut outside);
+            errand.push(Step::NewNamespaces {
+                flags: namespaces::NEWNS,
+            });
+            errand.push(Step::ReceiveOnly);
+            rootfs::mount(rootfs, bundle, idmaps, errand)?;
+            errand.push(Step::HandOver);
+            steps.push(Step::ReceiveOnly);
+            steps.push(Step::TakeOver { count: sources + 1 });
+            steps.push(Step::CoverRoot);
+        }
+    }
     // In the config's order, each destination resolved inside the root.
     mounts.mount(steps);
     if !empty_root && !mounts.binds_dev() {
@@ -200,9 +255,11 @@ pub(crate) fn exec<'a>(request: ExecRequest<'a>) -> Result<Plan<'a>> {
     let terminal = matches!(stdio, Stdio::Terminal { .. });
     let init = inherited.borrow(init);
 
+    steps.push(Step::ForbidTracing);
     steps.push(Step::ResetSignals);
     steps.push(Step::NewSession);
     // As for a container: before the namespaces, while the host's /proc is in reach.
+    label::open(process, &mut steps);
     let cgroup_v2 = cgroups::enter(cgroup, &mut inherited, &mut steps);
     identity::oom_score(process, &mut steps);
     // All at once (Linux 5.8): either the process is in all of them or in none.
@@ -224,6 +281,7 @@ pub(crate) fn exec<'a>(request: ExecRequest<'a>) -> Result<Plan<'a>> {
     Ok(Plan {
         sources: 0,
         steps,
+        errand: Vec::new(),
         inherited,
         command,
         filter,
@@ -234,6 +292,8 @@ pub(crate) fn exec<'a>(request: ExecRequest<'a>) -> Result<Plan<'a>> {
         clone_flags: 0,
         maps: None,
         cgroup: cgroup_v2,
+        idmaps: Vec::new(),
+        clocks: None,
     })
 }
 
@@ -286,8 +346,9 @@ fn finish(
             path: text::c_path("process.cwd", process.cwd())?,
             last_chance: true,
         });
+        label::ask(process, steps)?;
+        steps.push(Step::CloseOthers);
         steps.push(Step::AwaitStart);
-        steps.push(Step::CloseOnExec);
         steps.push(Step::Seccomp);
         steps.push(set_capabilities);
     } else {
@@ -299,9 +360,11 @@ fn finish(
         if no_new_privileges {
             steps.push(Step::NoNewPrivileges);
         }
+        // For the moment of the exec: the steps before it would not be allowed under it.
+        label::ask(process, steps)?;
+        // Whatever the caller had open, and whatever the steps opened: now, since the start may be long in coming.
+        steps.push(Step::CloseOthers);
         steps.push(Step::AwaitStart);
-        // Whatever the caller had open, and whatever the steps opened.
-        steps.push(Step::CloseOnExec);
         // Last: the filter need not allow what the steps before it do.
         if filter.is_some() {
             steps.push(Step::Seccomp);

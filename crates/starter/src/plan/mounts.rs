@@ -7,14 +7,18 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use sys::mount::{Attributes, RDONLY};
 
 use super::cgroups::{self, View};
+use super::idmap::{self, Idmaps};
 use super::namespaces::Namespaces;
 use super::options::{self, Options, Recursive};
-use super::step::{Bind, Filesystem, Step};
+use super::step::{Bind, Filesystem, Idmap, Step};
 use super::text::{absolute, c_path, c_string};
+use crate::request::RESOLVED_SOURCES_ANNOTATION;
 use crate::{Error, Result};
 
 /// `MS_PRIVATE`.
 const PRIVATE: u64 = 1 << 18;
+/// `MS_SHARED`.
+const SHARED: u64 = 1 << 20;
 
 /// What the config's mounts come to.
 #[derive(Debug)]
@@ -27,7 +31,8 @@ pub(crate) struct Mounts {
 
 impl Mounts {
     /// Reads the config; pushes the steps that open the sources of bind mounts.
-    pub fn read(spec: &Spec, namespaces: &Namespaces, open: &mut Vec<Step>) -> Result<Mounts> {
+    pub fn read(spec: &Spec, namespaces: &Namespaces, idmaps: &mut Idmaps, open: &mut Vec<Step>) -> Result<Mounts> {
+        let resolved = resolved_sources(spec)?;
         let list = spec.mounts().as_deref().unwrap_or_default();
         let mut mounts = Mounts {
             attach: Vec::new(),
@@ -47,12 +52,24 @@ impl Mounts {
                 ));
             }
             let kind = mount.typ().as_deref().unwrap_or("");
-            if options.idmap || mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-                return Err(Error::unsupported(field, "an idmapped mount"));
-            }
+            let idmap = idmap(&field, spec, mount, &options, idmaps)?;
             if options.bind.is_some() || kind == "bind" {
+                if namespaces.has_user() && (options.attributes.propagation | options.recursive.propagation) == SHARED {
+                    // Handed in from outside it would be a peer of the host's mount, which the kernel keeps from every mount
+                    // that a user namespace inherits.
+                    let rule =
+                        "a container in a user namespace can't mount on the host: slave and private are possible";
+                    return Err(Error::spec(field + ".options", "shared", rule));
+                }
                 mounts.binds_dev |= destination == Path::new("/dev");
-                mounts.bind(&field, mount, options, &destination, open)?;
+                let follow = !resolved.iter().any(|s| mount.source().as_deref() == Some(Path::new(s)));
+                mounts.bind(&field, mount, options, &destination, (follow, idmap), open)?;
+            } else if idmap.is_some() {
+                return Err(Error::spec(
+                    field + ".uidMappings",
+                    kind,
+                    "only a bind mount's ids can be mapped",
+                ));
             } else if kind == "cgroup" || kind == "cgroup2" {
                 let own = namespaces.is_new(LinuxNamespaceType::Cgroup);
                 mounts.cgroup(&field, cgroups::view(&field, spec, own)?, options, &destination, open)?;
@@ -99,6 +116,7 @@ impl Mounts {
         mount: &Mount,
         options: Options,
         destination: &Path,
+        (follow, idmap): (bool, Option<Idmap>),
         open: &mut Vec<Step>,
     ) -> Result<()> {
         if let Some(unknown) = options.data.first() {
@@ -112,43 +130,50 @@ impl Mounts {
         let source = absolute(&format!("{field}.source"), source)?;
         let destination = c_path(&format!("{field}.destination"), destination)?;
         let recursive = options.bind == Some(Recursive::Yes);
-        self.bind_source(
-            source,
-            destination,
-            recursive,
-            options.attributes,
-            options.recursive,
-            open,
-        );
-        Ok(())
-    }
-
-    fn bind_source(
-        &mut self,
-        source: CString,
-        destination: CString,
-        recursive: bool,
-        attributes: Attributes,
-        mut below: Attributes,
-        open: &mut Vec<Step>,
-    ) {
-        if attributes.propagation == 0 && below.propagation == 0 {
-            below.propagation = PRIVATE;
-        }
         let index = self.sources;
         self.sources += 1;
         open.push(Step::OpenSource {
             index,
             path: source.clone(),
             recursive,
+            follow,
+            idmap,
         });
+        self.attach_source(index, source, destination, options.attributes, options.recursive);
+        Ok(())
+    }
+
+    /// A bind mount of ours: not recursive, without mapped ids.
+    fn bind_own(&mut self, source: CString, destination: CString, attributes: Attributes, open: &mut Vec<Step>) {
+        let index = self.sources;
+        self.sources += 1;
+        open.push(Step::OpenSource {
+            index,
+            path: source.clone(),
+            recursive: false,
+            follow: true,
+            idmap: None,
+        });
+        self.attach_source(index, source, destination, attributes, Attributes::default());
+    }
+
+    fn attach_source(
+        &mut self,
+        index: usize,
+        source: CString,
+        destination: CString,
+        attributes: Attributes,
+        mut below: Attributes,
+    ) {
+        if attributes.propagation == 0 && below.propagation == 0 {
+            below.propagation = PRIVATE;
+        }
         let bind = Bind {
             source: index,
             source_path: source,
             destination,
             attributes,
             recursive: below,
-            idmap: None,
         };
         self.attach.push(Step::Bind(Box::new(bind)));
     }
@@ -220,7 +245,7 @@ impl Mounts {
                 .attach
                 .push(filesystem("cgroup2", Vec::new(), options.attributes.set, path)?),
             View::Bound(source) => {
-                self.bind_source(source, path, false, options.attributes, Attributes::default(), open);
+                self.bind_own(source, path, options.attributes, open);
             }
             View::Tree { binds, links } => {
                 let mode = vec![(c_string("mode", "mode")?, Some(c_string("mode", "0755")?))];
@@ -232,7 +257,7 @@ impl Mounts {
                 )?);
                 for (name, source) in binds {
                     let below = c_path("destination", &destination.join(name))?;
-                    self.bind_source(source, below, false, options.attributes, Attributes::default(), open);
+                    self.bind_own(source, below, options.attributes, open);
                 }
                 for (name, target) in links {
                     self.attach.push(symlink(&target, &destination.join(name))?);
@@ -251,6 +276,36 @@ impl Mounts {
         }
         Ok(())
     }
+}
+
+/// The map of a mount's ids: its own, or by the word `idmap` alone that of the container's user namespace.
+fn idmap(field: &str, spec: &Spec, mount: &Mount, options: &Options, idmaps: &mut Idmaps) -> Result<Option<Idmap>> {
+    let own = idmap::of(field, mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref())?;
+    let maps = match (own, options.idmap) {
+        (Some(own), _) => own,
+        (None, None) => return Ok(None),
+        (None, Some(_)) => idmap::of_container(spec)?.ok_or_else(|| {
+            let rule = "needs mappings: the mount's own, or those of the container's user namespace";
+            Error::spec(format!("{field}.options"), "idmap", rule)
+        })?,
+    };
+    Ok(Some(Idmap {
+        number: idmaps.number(maps),
+        recursive: options.idmap == Some(Recursive::Yes),
+    }))
+}
+
+/// The sources that the caller has resolved already: whoever puts a link there afterwards leads nobody.
+fn resolved_sources(spec: &Spec) -> Result<Vec<String>> {
+    let annotation = spec
+        .annotations()
+        .as_ref()
+        .and_then(|a| a.get(RESOLVED_SOURCES_ANNOTATION));
+    let Some(text) = annotation else { return Ok(Vec::new()) };
+    serde_json::from_str(text).map_err(|_| {
+        let field = format!("annotations[{RESOLVED_SOURCES_ANNOTATION}]");
+        Error::spec(field, text, "must be a JSON list of paths")
+    })
 }
 
 /// A link inside the root.

@@ -1,11 +1,18 @@
 //! Which namespaces are made, which are joined, and in what order.
+//!
+//! The order is the kernel's: a namespace belongs to the user namespace in which it is made, and only who has
+//! CAP_SYS_ADMIN there may mount in it. So the user namespace comes first, and what is new is made inside it. A PID
+//! namespace is the hard one: it can only be made by clone. Where the user namespace is new as well, one clone makes both.
+//! Where it is joined, the first child enters it and bears the container's process as its sibling ([`Step::Heir`]).
 
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use sys::userns::Maps;
 
+use super::idmap;
 use super::step::{Handle, Inherited, NamespaceSource, Step};
 use super::text::{absolute, c_path, c_string};
 use crate::{Error, Result};
@@ -19,13 +26,6 @@ pub(crate) enum PidNamespace {
     Join(Handle),
 }
 
-/// What the parent writes to /proc/PID/{uid,gid}_map.
-#[derive(Debug)]
-pub(crate) struct IdMaps {
-    pub uid: String,
-    pub gid: String,
-}
-
 /// The spec's namespaces.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
@@ -36,14 +36,20 @@ pub(crate) struct Namespaces {
     unshared: u64,
     pub pid: PidNamespace,
     pub clone_flags: u64,
-    pub maps: Option<IdMaps>,
+    /// What the parent writes to /proc/PID/{uid,gid}_map of a new user namespace.
+    pub maps: Option<Maps>,
+    /// Whether the PID namespace is to be made inside the user namespace that is joined.
+    heir: bool,
+    /// What the parent writes to /proc/PID/timens_offsets of a new time namespace.
+    pub clocks: Option<String>,
     /// All kinds in the list, new or joined.
     listed: u64,
 }
 
+const NEWTIME: u64 = 0x80;
 const NEWUSER: u64 = 0x1000_0000;
 const NEWPID: u64 = 0x2000_0000;
-const NEWNS: u64 = 0x0002_0000;
+pub(crate) const NEWNS: u64 = 0x0002_0000;
 const NEWCGROUP: u64 = 0x0200_0000;
 const NEWUTS: u64 = 0x0400_0000;
 const NEWIPC: u64 = 0x0800_0000;
@@ -58,7 +64,7 @@ fn kind(kind: LinuxNamespaceType) -> Result<(&'static str, u64)> {
         LinuxNamespaceType::User => ("user", NEWUSER),
         LinuxNamespaceType::Pid => ("pid", NEWPID),
         LinuxNamespaceType::Network => ("network", NEWNET),
-        LinuxNamespaceType::Time => return Err(Error::unsupported("linux.namespaces", "a time namespace")),
+        LinuxNamespaceType::Time => ("time", NEWTIME),
     })
 }
 
@@ -77,6 +83,8 @@ impl Namespaces {
             pid: PidNamespace::OfClone,
             clone_flags: 0,
             maps: None,
+            heir: false,
+            clocks: None,
             listed: 0,
         };
         let linux = spec.linux().as_ref();
@@ -120,11 +128,9 @@ impl Namespaces {
             }
         }
         if namespaces.joined_user.is_some() && namespaces.clone_flags & NEWPID != 0 {
-            // It would belong to the caller's user namespace, and the container could not mount its own /proc.
-            return Err(Error::unsupported(
-                "linux.namespaces",
-                "a new PID namespace in a joined user namespace",
-            ));
+            // Made by the clone, it would belong to the caller's user namespace, and the container could not mount its /proc.
+            namespaces.clone_flags &= !NEWPID;
+            namespaces.heir = true;
         }
         if let (Some(source), true) = (&namespaces.joined_mount, namespaces.clone_flags & NEWUSER != 0) {
             // setns(2) takes CAP_SYS_ADMIN in the namespace that owns it, which the new one is not.
@@ -135,11 +141,12 @@ impl Namespaces {
             ));
         }
         if namespaces.clone_flags & NEWUSER != 0 {
-            namespaces.maps = Some(IdMaps {
-                uid: map("linux.uidMappings", linux.and_then(|l| l.uid_mappings().as_deref()))?,
-                gid: map("linux.gidMappings", linux.and_then(|l| l.gid_mappings().as_deref()))?,
-            });
+            namespaces.maps =
+                Some(idmap::of_container(spec)?.ok_or_else(|| {
+                    Error::spec("linux.uidMappings", "nothing", "a new user namespace needs mappings")
+                })?);
         }
+        namespaces.clocks = clocks(spec, namespaces.unshared & NEWTIME != 0)?;
         Ok(namespaces)
     }
 
@@ -148,8 +155,13 @@ impl Namespaces {
         self::kind(kind).is_ok_and(|(_, flag)| (self.unshared | self.clone_flags) & flag != 0)
     }
 
-    /// The steps that lead into all of them but the PID namespace and a mount namespace that is joined.
-    pub fn enter(&self, steps: &mut Vec<Step>) {
+    /// Whether the container has another user namespace than the caller.
+    pub fn has_user(&self) -> bool {
+        self.maps.is_some() || self.joined_user.is_some()
+    }
+
+    /// The steps that lead into the user namespace, and into the PID namespace if that is made inside it.
+    pub fn enter_user(&self, steps: &mut Vec<Step>) {
         if self.maps.is_some() {
             // Until the maps are written every id is the overflow id.
             steps.push(Step::AwaitMaps);
@@ -163,6 +175,13 @@ impl Namespaces {
             });
             steps.push(Step::BecomeRoot);
         }
+        if self.heir {
+            steps.push(Step::Heir);
+        }
+    }
+
+    /// The steps that lead into all others but a mount namespace that is joined.
+    pub fn enter(&self, steps: &mut Vec<Step>) {
         for (kind, flag, source) in &self.joined {
             steps.push(Step::JoinNamespace {
                 kind,
@@ -171,6 +190,13 @@ impl Namespaces {
             });
         }
         steps.push(Step::NewNamespaces { flags: self.unshared });
+        if self.unshared & NEWTIME != 0 {
+            // unshare(2) moves only the children there (time_namespaces(7)): the clocks are set while nobody is in it yet.
+            if self.clocks.is_some() {
+                steps.push(Step::SetClocks);
+            }
+            steps.push(Step::EnterTime);
+        }
     }
 
     /// The mount namespace that is joined, if one is.
@@ -206,13 +232,27 @@ fn open(path: &Path) -> Result<OwnedFd> {
     })
 }
 
-fn map(field: &str, mappings: Option<&[LinuxIdMapping]>) -> Result<String> {
-    let mappings = mappings.unwrap_or_default();
-    if mappings.is_empty() {
-        return Err(Error::spec(field, "nothing", "a new user namespace needs mappings"));
+/// `linux.timeOffsets`, as /proc/PID/timens_offsets takes them.
+fn clocks(spec: &Spec, own: bool) -> Result<Option<String>> {
+    let offsets = spec.linux().as_ref().and_then(|l| l.time_offsets().as_ref());
+    let Some(offsets) = offsets.filter(|o| !o.is_empty()) else {
+        return Ok(None);
+    };
+    if !own {
+        let rule = "needs a new time namespace: a joined one, or the host's, has its clocks";
+        return Err(Error::spec("linux.timeOffsets", offsets.len(), rule));
     }
-    let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
-    Ok(mappings.iter().map(line).collect())
+    let mut lines: Vec<_> = offsets.iter().collect();
+    lines.sort_by_key(|(clock, _)| *clock);
+    let mut text = String::new();
+    for (clock, offset) in lines {
+        if !["monotonic", "boottime"].contains(&clock.as_str()) {
+            return Err(Error::spec("linux.timeOffsets", clock, "must be monotonic or boottime"));
+        }
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        text += &format!("{clock} {seconds} {nanoseconds}\n");
+    }
+    Ok(Some(text))
 }
 
 /// Host name and domain name, of a new uts namespace: one that is joined has its names from its owner.
@@ -323,7 +363,10 @@ pub(crate) fn join_all(spec: &Spec, init: Handle, steps: &mut Vec<Step>) -> PidN
         .unwrap_or_default();
     // Joining one's own user namespace is an error (EINVAL), so only if the container has another.
     let user = namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::User);
-    let flags = NEWNS | NEWUTS | NEWIPC | NEWNET | NEWCGROUP | if user { NEWUSER } else { 0 };
+    // A kernel without time namespaces refuses the flag.
+    let time = namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::Time);
+    let extra = if user { NEWUSER } else { 0 } | if time { NEWTIME } else { 0 };
+    let flags = NEWNS | NEWUTS | NEWIPC | NEWNET | NEWCGROUP | extra;
     steps.push(Step::JoinAll { process: init, flags });
     if user {
         steps.push(Step::BecomeRoot);

@@ -14,7 +14,7 @@ pub(crate) struct Options {
     /// Options for the file system itself, in order.
     pub data: Vec<String>,
     /// `idmap` or `ridmap`.
-    pub idmap: bool,
+    pub idmap: Option<Recursive>,
 }
 
 /// How deep.
@@ -47,7 +47,8 @@ pub(crate) fn parse(options: &[String]) -> Options {
             "defaults" | "" => {}
             "bind" => parsed.bind = Some(Recursive::No),
             "rbind" => parsed.bind = Some(Recursive::Yes),
-            "idmap" | "ridmap" => parsed.idmap = true,
+            "idmap" => parsed.idmap = Some(Recursive::No),
+            "ridmap" => parsed.idmap = Some(Recursive::Yes),
             word => {
                 if let Some((propagation, recursive)) = propagation(word) {
                     parsed.attributes.propagation = 0;
@@ -104,7 +105,7 @@ fn attribute(word: &str) -> Option<(u64, u64)> {
         "exec" => (0, NOEXEC),
         "noatime" => (NOATIME, 0),
         "strictatime" => (STRICTATIME, 0),
-        "relatime" | "atime" | "nostrictatime" => (0, ATIME),
+        "relatime" | "norelatime" | "atime" | "nostrictatime" => (0, ATIME),
         "nodiratime" => (NODIRATIME, 0),
         "diratime" => (0, NODIRATIME),
         "nosymfollow" => (NOSYMFOLLOW, 0),

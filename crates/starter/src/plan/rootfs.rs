@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use rustix::mount::MountFlags;
 
+use super::idmap::{self, Idmaps};
 use super::options::{self, Recursive};
 use super::step::{Filesystem, Step};
 use super::text::{absolute, c_path, c_string};
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 /// mount(2) copies its options into one page.
 const MAX_DATA: usize = 4095;
 
-pub(crate) fn mount(rootfs: Rootfs<'_>, _spec: &Spec, bundle: &Path, steps: &mut Vec<Step>) -> Result<()> {
+pub(crate) fn mount(rootfs: Rootfs<'_>, bundle: &Path, idmaps: &mut Idmaps, steps: &mut Vec<Step>) -> Result<()> {
     let bundle = std::path::absolute(bundle).map_err(|e| Error::spec("bundle", bundle.display(), e.to_string()))?;
     let target = c_path("bundle", &bundle.join("rootfs"))?;
     match rootfs {
@@ -42,7 +43,7 @@ pub(crate) fn mount(rootfs: Rootfs<'_>, _spec: &Spec, bundle: &Path, steps: &mut
             for (i, mount) in mounts.iter().enumerate() {
                 let field = format!("rootfs[{i}]");
                 if mount.target.trim_matches('/').is_empty() {
-                    steps.push(whole(&field, mount, target.clone())?);
+                    whole(&field, mount, target.clone(), idmaps, steps)?;
                 } else {
                     if !opened {
                         steps.push(Step::OpenRoot { path: target.clone() });
@@ -69,18 +70,31 @@ pub(crate) fn mount(rootfs: Rootfs<'_>, _spec: &Spec, bundle: &Path, steps: &mut
 }
 
 /// A mount that is the root.
-fn whole(field: &str, mount: &RootfsMount, target: CString) -> Result<Step> {
-    let parsed = options::parse(&mount.options);
+fn whole(field: &str, mount: &RootfsMount, target: CString, idmaps: &mut Idmaps, steps: &mut Vec<Step>) -> Result<()> {
+    let (options, maps) = idmap::of_options(field, &mount.options)?;
+    let parsed = options::parse(&options);
     if mount.kind == "bind" || parsed.bind.is_some() {
-        return Ok(Step::BindRoot {
-            source: absolute(&format!("{field}.source"), Path::new(&mount.source))?,
+        let source = absolute(&format!("{field}.source"), Path::new(&mount.source))?;
+        if let Some(maps) = maps {
+            // On itself: what is bound next is this mapped copy.
+            steps.push(Step::IdmapLayer {
+                path: source.clone(),
+                idmap: idmaps.number(maps),
+            });
+        }
+        steps.push(Step::BindRoot {
+            source,
             recursive: parsed.bind != Some(Recursive::No),
             attributes: parsed.attributes,
             target,
         });
+        return Ok(());
     }
     let flags = mount_flags(parsed.attributes.set | parsed.recursive.set);
     if mount.kind == "overlay" {
+        if let Some(maps) = maps {
+            map_layers(field, &parsed.data, maps, idmaps, steps)?;
+        }
         let (base, data) = overlay(&parsed.data);
         if data.len() > MAX_DATA {
             let rule = format!("the layers' paths must fit {MAX_DATA} bytes");
@@ -90,20 +104,63 @@ fn whole(field: &str, mount: &RootfsMount, target: CString) -> Result<Step> {
                 rule,
             ));
         }
-        return Ok(Step::MountOverlay {
+        steps.push(Step::MountOverlay {
             base: c_string(field, &base)?,
             data: c_string(field, &data)?,
             target,
             flags,
         });
+        return Ok(());
     }
-    Ok(Step::MountRoot {
+    if maps.is_some() {
+        let rule = "only an overlay's or a bind mount's ids can be mapped";
+        return Err(Error::spec(format!("{field}.options"), "uidmap", rule));
+    }
+    steps.push(Step::MountRoot {
         kind: c_string(field, &mount.kind)?,
         source: c_string(field, &mount.source)?,
         data: c_string(field, &parsed.data.join(","))?,
         target,
         flags,
-    })
+    });
+    Ok(())
+}
+
+/// An overlay for a user namespace: the image's layers are shown with mapped owners (each is covered by a mapped copy of
+/// itself, in this mount namespace only; overlayfs takes that since Linux 5.19). The container's own layer is not mapped: overlayfs
+/// works in it as the host's root, which no map of a container's knows; what the container makes has its ids from outside
+/// there. Only its root directory is given to the container's root.
+fn map_layers(
+    field: &str,
+    options: &[String],
+    maps: sys::userns::Maps,
+    idmaps: &mut Idmaps,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
+    let of = |key: &str| options.iter().find_map(|o| o.strip_prefix(key));
+    let (uid, gid) = (
+        idmap::root_of("uidmap", &maps.uid)?,
+        idmap::root_of("gidmap", &maps.gid)?,
+    );
+    let number = idmaps.number(maps);
+    for layer in of("lowerdir=").unwrap_or_default().split(':').filter(|l| !l.is_empty()) {
+        if layer.contains('\\') {
+            let rule = "an escaped layer can't be mapped";
+            return Err(Error::spec(format!("{field}.options"), layer, rule));
+        }
+        steps.push(Step::IdmapLayer {
+            path: absolute(&format!("{field}.options"), Path::new(layer))?,
+            idmap: number,
+        });
+    }
+    if let Some(upper) = of("upperdir=") {
+        steps.push(Step::OwnUpper {
+            path: absolute(&format!("{field}.options"), Path::new(upper))?,
+            uid,
+            gid,
+        });
+    }
+    Ok(())
 }
 
 /// A mount below the root.

@@ -78,8 +78,14 @@ pub(crate) struct Bind {
     pub attributes: Attributes,
     /// For it and all below it.
     pub recursive: Attributes,
-    /// A user namespace that maps the files' owners. Nothing sets it yet; the child knows what to do.
-    pub idmap: Option<Handle>,
+}
+
+/// Where a mount's files get their owners from: the number of a map of the plan's, and whether that holds for all mounts
+/// below as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Idmap {
+    pub number: usize,
+    pub recursive: bool,
 }
 
 /// A device node.
@@ -109,6 +115,7 @@ pub(crate) struct Capabilities {
 /// One step of the child's.
 #[derive(Debug)]
 pub(crate) enum Step {
+    ForbidTracing,
     ResetSignals,
     NewSession,
     EnterCgroup {
@@ -120,6 +127,8 @@ pub(crate) enum Step {
     },
     AwaitMaps,
     BecomeRoot,
+    Heir,
+    OpenLabel,
     JoinNamespace {
         kind: &'static str,
         flag: u64,
@@ -132,6 +141,8 @@ pub(crate) enum Step {
     NewNamespaces {
         flags: u64,
     },
+    SetClocks,
+    EnterTime,
     Personality {
         persona: u64,
     },
@@ -150,8 +161,20 @@ pub(crate) enum Step {
         index: usize,
         path: CString,
         recursive: bool,
+        /// Whether links in the path may be followed; not where the caller has followed them already.
+        follow: bool,
+        idmap: Option<Idmap>,
     },
     ReceiveOnly,
+    IdmapLayer {
+        path: CString,
+        idmap: usize,
+    },
+    OwnUpper {
+        path: CString,
+        uid: u32,
+        gid: u32,
+    },
     MountOverlay {
         base: CString,
         data: CString,
@@ -178,6 +201,12 @@ pub(crate) enum Step {
         path: CString,
     },
     OpenOwnRoot,
+    HandOver,
+    TakeOver {
+        count: usize,
+    },
+    CoverRoot,
+    EmptyCover,
     Mount(Box<Filesystem>),
     Bind(Box<Bind>),
     Symlink {
@@ -239,9 +268,13 @@ pub(crate) enum Step {
     RaiseForSeccomp,
     SetCapabilities(Box<Capabilities>),
     NoNewPrivileges,
+    Label {
+        profile: String,
+        order: CString,
+    },
+    CloseOthers,
     AwaitStart,
     Seccomp,
-    CloseOnExec,
     Exec,
 }
 
@@ -266,21 +299,28 @@ impl fmt::Display for NamespaceSource {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Step::ForbidTracing => write!(f, "make itself untraceable"),
             Step::ResetSignals => write!(f, "reset signal handlers"),
             Step::NewSession => write!(f, "start a session (setsid)"),
             Step::EnterCgroup { number, .. } => write!(f, "enter the container's cgroup (hierarchy {number}, tasks)"),
             Step::OomScore { value } => write!(f, "set oom_score_adj to {value}"),
             Step::AwaitMaps => write!(f, "wait for the user namespace's maps"),
             Step::BecomeRoot => write!(f, "become root in the user namespace"),
+            Step::Heir => write!(f, "make a PID namespace inside the user namespace"),
+            Step::OpenLabel => write!(f, "open /proc/thread-self/attr/apparmor/exec"),
             Step::JoinNamespace { kind, source, .. } => write!(f, "join the {kind} namespace {source}"),
             Step::JoinAll { .. } => write!(f, "join the container's namespaces"),
             Step::NewNamespaces { flags } => write!(f, "make namespaces (unshare {flags:#x})"),
+            Step::SetClocks => write!(f, "have the clocks of the time namespace set"),
+            Step::EnterTime => write!(f, "enter the time namespace"),
             Step::Personality { persona } => write!(f, "set the personality {persona:#x}"),
             Step::Hostname { name } => write!(f, "set the host name {}", Text(name)),
             Step::Domainname { name } => write!(f, "set the domain name {}", Text(name)),
             Step::Sysctl { key, value, .. } => write!(f, "set sysctl {key}={}", Text(value)),
             Step::OpenSource { path, .. } => write!(f, "open the mount source {}", Text(path)),
             Step::ReceiveOnly => write!(f, "cut the mount namespace off the host's (slave)"),
+            Step::IdmapLayer { path, .. } => write!(f, "map the owners of the layer {}", Text(path)),
+            Step::OwnUpper { path, uid, gid } => write!(f, "give {} to the container's root ({uid}:{gid})", Text(path)),
             Step::MountOverlay { base, data, target, .. } => {
                 write!(
                     f,
@@ -301,6 +341,10 @@ impl fmt::Display for Step {
             Step::EmptyRoot { target } => write!(f, "mount an empty root at {}", Text(target)),
             Step::OpenRoot { path } => write!(f, "open the root {}", Text(path)),
             Step::OpenOwnRoot => write!(f, "open the container's root"),
+            Step::HandOver => write!(f, "hand the root and the mount sources over"),
+            Step::TakeOver { .. } => write!(f, "take the root and the mount sources over"),
+            Step::CoverRoot => write!(f, "mount the root over the host's"),
+            Step::EmptyCover => write!(f, "mount an empty root over the host's"),
             Step::Mount(m) => write!(f, "mount {} at {}", Text(&m.kind), Text(&m.destination)),
             Step::Bind(b) => write!(f, "bind {} at {}", Text(&b.source_path), Text(&b.destination)),
             Step::Symlink { target, path, .. } => write!(f, "link {} to {}", Text(path), Text(target)),
@@ -330,7 +374,8 @@ impl fmt::Display for Step {
             Step::NoNewPrivileges => write!(f, "set no_new_privs"),
             Step::AwaitStart => write!(f, "wait for the start"),
             Step::Seccomp => write!(f, "load the seccomp filter"),
-            Step::CloseOnExec => write!(f, "mark descriptors close-on-exec"),
+            Step::Label { profile, .. } => write!(f, "ask for the AppArmor profile {profile}"),
+            Step::CloseOthers => write!(f, "close descriptors"),
             Step::Exec => write!(f, "exec"),
         }
     }

@@ -19,6 +19,8 @@ pub(crate) mod detail {
 #[derive(Debug)]
 pub(crate) struct Story {
     pub steps: Vec<Step>,
+    /// For /proc/PID/timens_offsets.
+    pub clocks: Option<String>,
     pub command: Names,
 }
 
@@ -26,6 +28,19 @@ impl Story {
     pub fn describe_failure(&self, step: usize, errno: Errno, detail: u64) -> Error {
         match self.steps.get(step) {
             Some(Step::Exec) => self.command.failure(errno, detail),
+            Some(Step::EnterDirectory { path, .. }) if errno == Errno::XDEV => Error::spec(
+                "process.cwd",
+                path.to_string_lossy(),
+                "must be inside the container's root",
+            ),
+            Some(Step::OpenLabel) if errno == Errno::NOENT => {
+                Error::unsupported("process.apparmorProfile", "AppArmor, by this kernel,")
+            }
+            Some(Step::Label { profile, .. }) if errno == Errno::NOENT => Error::spec(
+                "process.apparmorProfile",
+                profile,
+                "must be loaded into the kernel (apparmor_parser --replace FILE)",
+            ),
             Some(step) => Error::Step {
                 step: step.to_string(),
                 errno,

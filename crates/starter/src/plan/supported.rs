@@ -30,11 +30,6 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         refuse(linux.intel_rdt().is_some(), "linux.intelRdt", "Intel RDT")?;
         refuse(linux.memory_policy().is_some(), "linux.memoryPolicy", "a memory policy")?;
         refuse(
-            linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
-            "linux.timeOffsets",
-            "a clock offset",
-        )?;
-        refuse(
             linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
             "linux.netDevices",
             "moving a device",
@@ -54,7 +49,6 @@ pub(crate) fn check_process(process: &Process) -> Result<()> {
         }
     };
     let named = |value: &Option<String>| value.as_ref().is_some_and(|v| !v.is_empty() && v != "unconfined");
-    refuse(named(process.apparmor_profile()), "process.apparmorProfile", "AppArmor")?;
     refuse(named(process.selinux_label()), "process.selinuxLabel", "SELinux")?;
     refuse(process.io_priority().is_some(), "process.ioPriority", "an I/O priority")?;
     refuse(
