@@ -28,6 +28,7 @@ struct File {
     shim: Option<PathBuf>,
     network: NetworkSection,
     cgroup: CgroupSection,
+    cri: CriSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -41,6 +42,12 @@ struct NetworkSection {
 #[serde(deny_unknown_fields, default)]
 struct CgroupSection {
     parent: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CriSection {
+    show_local: bool,
 }
 
 /// A node, as it is set up. All paths are absolute.
@@ -62,6 +69,8 @@ pub struct Settings {
     pub subnet: String,
     /// The cgroup above all pods.
     pub cgroup_parent: String,
+    /// Whether callers of the CRI's socket see the pods of the node's own engine. A kubelet would remove them.
+    pub cri_shows_local: bool,
 }
 
 impl Settings {
@@ -101,12 +110,18 @@ impl Settings {
             bridge: file.network.bridge.unwrap_or(bridge),
             subnet: file.network.subnet.unwrap_or(subnet),
             cgroup_parent,
+            cri_shows_local: file.cri.show_local,
         })
     }
 
     /// The Pod API's socket.
     pub fn api_socket(&self) -> PathBuf {
         self.state.join("api.sock")
+    }
+
+    /// The CRI's socket.
+    pub fn cri_socket(&self) -> PathBuf {
+        self.state.join("hove.sock")
     }
 }
 

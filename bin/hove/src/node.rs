@@ -1,7 +1,8 @@
 //! A node: the only place that composes one.
 //!
 //! ```text
-//!  lock STATE/lock ─► images, network ─► runtime (recovery) ─► streaming server ─► sync (a first look) ─► API on STATE/api.sock
+//!  lock STATE/lock ─► images, network ─► runtime (recovery) ─► streaming server ─► CRI on STATE/hove.sock
+//!    ─► sync (a first look) ─► API on STATE/api.sock
 //! ```
 //!
 //! Each arrow is a line of [`run`]. What a node leaves when it stops is what its pods need; when it stops because it is
@@ -23,6 +24,7 @@ use rustix::fs::FlockOperation;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -51,6 +53,11 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     let lock = own_state(&settings.state).await?;
     let (node, engine) = Node::compose(&settings).await?;
     let stop = CancellationToken::new();
+    // Nobody's kubelet works with a runtime that ends when it has nothing to do.
+    let cri = match until_idle {
+        true => None,
+        false => Some(node.serve_cri(&settings, stop.clone())?),
+    };
     let settled = engine.settled();
     let mut engine = tokio::spawn(engine.run(stop.clone()));
     // Nobody can ask before the pods that are there have been looked at.
@@ -89,10 +96,16 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     };
     // First the name, so that nobody connects who would not be served.
     let _ = std::fs::remove_file(settings.api_socket());
+    if cri.is_some() {
+        let _ = std::fs::remove_file(settings.cri_socket());
+    }
     stop.cancel();
     // Followed logs and watches have no end of their own.
     let _ = timeout(DRAIN_TIMEOUT, server).await;
     let _ = timeout(DRAIN_TIMEOUT, engine).await;
+    if let Some(cri) = cri {
+        let _ = timeout(DRAIN_TIMEOUT, cri).await;
+    }
     if is_idle {
         tracing::info!("nothing is left to do");
         node.leave_nothing(&settings).await;
@@ -153,6 +166,24 @@ impl Node {
             },
             engine,
         ))
+    }
+
+    /// kubelet, crictl and critest come in here.
+    fn serve_cri(&self, settings: &Settings, stop: CancellationToken) -> Result<JoinHandle<()>> {
+        let runtime = match settings.cri_shows_local {
+            true => self.runtime.clone(),
+            false => self.runtime.for_guests(),
+        };
+        let services = cri_grpc::Services {
+            runtime: runtime.clone(),
+            images: runtime,
+        };
+        let serving = cri_grpc::serve(bind(&settings.cri_socket())?, services, stop.cancelled_owned());
+        Ok(tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the CRI is not served any more");
+            }
+        }))
     }
 
     fn router(&self, settings: &Settings, leases: Leases) -> axum::Router {

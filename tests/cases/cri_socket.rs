@@ -1,0 +1,57 @@
+//! The CRI's socket of a daemon: what kubelet and crictl talk to.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use cri::RuntimeService;
+use cri::conformance::{Subject, run};
+use end_to_end::instance::{PATIENT, QUICK};
+use end_to_end::{Host, case};
+use rustix::process::Signal;
+
+/// The suite passes through the socket, beside a pod of the daemon's own engine, which callers don't see.
+#[test]
+fn a_daemon_serves_the_cri() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        let daemon = node.spawn(["daemon"])?;
+        daemon.wait_for_words("the node is ready", QUICK)?;
+        node.import(&["busybox"])?;
+        let own = host.manifest(
+            "own.yaml",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: own}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+             - {name: c, image: 'localhost/hove/busybox:1', imagePullPolicy: Never, command: [sleep, '1000']}\n",
+        )?;
+        node.output(["run".as_ref(), "--detach".as_ref(), own.as_os_str()])?;
+
+        let socket = node.state().join("hove.sock");
+        let mode = std::fs::metadata(&socket)?.permissions().mode() & 0o777;
+        ensure!(mode == 0o600, "{mode:o}");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        tokio.block_on(async {
+            let client = Arc::new(cri_grpc::Client::connect(&format!("unix://{}", socket.display())).await?);
+            let seen = client.list_pod_sandbox(Default::default()).await?.items;
+            ensure!(seen.is_empty(), "{seen:?}");
+            let subject = Subject {
+                runtime: client.clone(),
+                images: client,
+                image: "localhost/hove/busybox:1".into(),
+                logs: host.directory().join("cri-logs"),
+            };
+            let broken = run(&subject).await;
+            ensure!(broken.is_empty(), "{broken:#?}");
+            Ok(())
+        })?;
+
+        node.output(["delete", "pod", "own"])?;
+        node.wait_for_pod_gone("own")?;
+        daemon.signal(Signal::TERM)?;
+        let ended = daemon.wait(PATIENT)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        ensure!(!socket.exists(), "the socket outlives its daemon");
+        // It leaves bridge and rules to the daemon that comes next: here one that ends by itself and leaves nothing.
+        node.output(["get", "pods"])?;
+        Ok(())
+    });
+}
