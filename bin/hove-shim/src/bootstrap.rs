@@ -69,6 +69,7 @@ fn spawn(id: &str, bundle: &Path, socket: &Path) -> Result<()> {
         ],
         inherited: listener.as_fd(),
         stderr: OwnedFd::from(stderr),
+        cgroup: None,
         cgroups: &[],
     }
     .spawn();

@@ -2,13 +2,11 @@
 //! user if they are ours.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use cgroup::{Cgroup, Hierarchies, Mode};
-use rustix::fs::OFlags;
+use cgroup::{Cgroup, Hierarchies, Placement};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::SandboxId;
 
 /// The shared cgroups of a node. All of them are made and removed under one lock, so that none vanishes between its
@@ -100,19 +98,9 @@ impl Cgroups {
         first_error.map_or(Ok(()), |e| Err(e.into()))
     }
 
-    /// What a new process writes itself into to be in `path`.
-    pub(crate) fn placement(&self, path: &str) -> Result<Vec<OwnedFd>> {
-        let placement = Cgroup::open(&self.hierarchies, path)?.placement()?;
-        match placement.v2_dir {
-            Some(dir) if self.hierarchies.mode() == Mode::V2 => {
-                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                let procs = rustix::fs::openat(dir, "cgroup.procs", flags, rustix::fs::Mode::empty())
-                    .map_err(Error::call(format_args!("openat({path:?}, \"cgroup.procs\")")))?;
-                Ok(vec![procs])
-            }
-            // Beside v1 hierarchies, v2 has no controller that a supervisor would be counted by.
-            _ => Ok(placement.v1_tasks),
-        }
+    /// What a new process needs to be in `path`.
+    pub(crate) fn placement(&self, path: &str) -> Result<Placement> {
+        Ok(Cgroup::open(&self.hierarchies, path)?.placement()?)
     }
 }
 

@@ -37,7 +37,7 @@ impl ShimProcess {
         binary: &Path,
         id: &SandboxId,
         dir: &SandboxDir,
-        placement: &[OwnedFd],
+        placement: &cgroup::Placement,
     ) -> Result<(ProcessName, OwnedFd)> {
         let listener = listen(&dir.socket())?;
         let socket_fd = std::os::fd::AsRawFd::as_raw_fd(&listener).to_string();
@@ -55,7 +55,8 @@ impl ShimProcess {
             args: &args,
             inherited: listener.as_fd(),
             stderr: open_log(&dir.shim_log())?,
-            cgroups: placement,
+            cgroup: placement.v2_dir.as_ref().map(AsFd::as_fd),
+            cgroups: &placement.v1_tasks,
         }
         .spawn()
         .map_err(|e| missing_binary(binary, e))?;
