@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cri::streaming::{Duplex, Input, StreamIo, StreamingRuntime, TerminalSize};
 use cri::v1::{AttachRequest, ExecRequest};
-use cri::{Error, ErrorKind, Result};
+use cri::{ErrorKind, Result};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -16,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Runtime;
 use crate::blocking::blocking;
+use crate::error::Error;
 use crate::exec::{Control, Exec, Streams, pump_output};
+use crate::shim::ShimError;
 
 /// How long a connection to a port on the pod's own loopback may take: the kernel answers at once, unless the
 /// listener's backlog is full.
@@ -31,19 +34,25 @@ impl StreamingRuntime for Runtime {
             stdout: io.stdout.is_some(),
             stderr: io.stderr.is_some(),
         };
-        let exec = Exec::start(&self.node, &request.container_id, &request.cmd, streams).await?;
-        converse(exec, io).await
+        match Exec::start(&self.node, &request.container_id, &request.cmd, streams).await {
+            Ok(exec) => converse(exec, io).await,
+            Err(Error::Shim(error)) if let Some(code) = error.exit_code() => {
+                tell(&error, request.tty, io).await;
+                Ok(code.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn attach(&self, _request: AttachRequest, _io: StreamIo) -> Result<()> {
-        Err(Error::unimplemented("Attach"))
+        Err(cri::Error::unimplemented("Attach"))
     }
 
     async fn port_forward(&self, pod_sandbox_id: &str, port: u16, mut stream: Box<dyn Duplex>) -> Result<()> {
         let sandbox = self.node.registry.sandbox(pod_sandbox_id)?;
         let netns = sandbox.view().record.netns.clone();
         let mut connection = connect(netns, port).await.map_err(|e| {
-            Error::new(
+            cri::Error::new(
                 ErrorKind::Unavailable,
                 format!(
                     "nothing answers on port {port} of the loopback in sandbox {}: {e}",
@@ -54,6 +63,16 @@ impl StreamingRuntime for Runtime {
         // One side that breaks off is how a forwarded connection usually ends.
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut connection).await;
         Ok(())
+    }
+}
+
+/// A program that can't be started ends as in a shell: with a line on standard error (in a terminal, there) and a code.
+async fn tell(error: &ShimError, terminal: bool, io: StreamIo) {
+    let end = if terminal { "\r\n" } else { "\n" };
+    if let Some(mut stream) = io.stderr.or(io.stdout) {
+        // A client that is gone needs no words.
+        let _ = stream.write_all(format!("{error}{end}").as_bytes()).await;
+        let _ = stream.flush().await;
     }
 }
 
@@ -87,9 +106,9 @@ async fn converse(mut exec: Exec, io: StreamIo) -> Result<i32> {
         std::future::pending::<()>().await;
     };
     let finished = async {
-        tokio::try_join!(async { code.await.map_err(Error::from) }, async {
+        tokio::try_join!(async { code.await.map_err(cri::Error::from) }, async {
             outputs.await.map_err(|e| {
-                Error::new(
+                cri::Error::new(
                     ErrorKind::Unavailable,
                     format!("the client does not take the output: {e}"),
                 )

@@ -1,6 +1,9 @@
 //! What a shim's refusal means to its caller.
 
-use ttrpc::{Code, Error};
+use ttrpc::{Code, Error, Status, proto::Any};
+
+/// The detail of a status that carries [`Failure::exit_code`], a byte.
+const EXIT_CODE_TYPE: &str = "hove.dev/shim/v1/ExitCode";
 
 /// Kinds of failure, by what the caller can do about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,17 @@ pub struct Failure {
     pub kind: Kind,
     /// For a person.
     pub message: String,
+    /// Of a program that could not be started: what a shell would answer, 127 (it is not there) or 126 (it can't be run).
+    pub exit_code: Option<u8>,
+}
+
+/// Adds [`Failure::exit_code`] to a shim's refusal.
+pub fn add_exit_code(status: &mut Status, code: u8) {
+    status.details.push(Any {
+        type_url: EXIT_CODE_TYPE.into(),
+        value: vec![code],
+        ..Default::default()
+    });
 }
 
 impl From<Error> for Failure {
@@ -47,8 +61,10 @@ impl From<Error> for Failure {
                     Code::UNAVAILABLE => Kind::Gone,
                     _ => Kind::Failed,
                 };
+                let code = status.details.iter().find(|detail| detail.type_url == EXIT_CODE_TYPE);
                 Failure {
                     kind,
+                    exit_code: code.and_then(|detail| detail.value.first().copied()),
                     message: status.message,
                 }
             }
@@ -56,6 +72,7 @@ impl From<Error> for Failure {
             other => Failure {
                 kind: Kind::Gone,
                 message: format!("the shim does not answer: {other}"),
+                exit_code: None,
             },
         }
     }

@@ -21,4 +21,4 @@ pub use containerd_shim_protos::api as task;
 pub use containerd_shim_protos::sandbox_api as sandbox;
 
 pub use client::{Client, deadline, forever};
-pub use failure::{Failure, Kind};
+pub use failure::{Failure, Kind, add_exit_code};

@@ -47,6 +47,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What a shell would answer (POSIX, "Exit Status for Commands").
+    fn exit_code(&self) -> Option<u8> {
+        match self {
+            Failure::Starter(starter::Error::NotFound { .. }) => Some(127),
+            Failure::Starter(starter::Error::NotExecutable { .. }) => Some(126),
+            _ => None,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             Failure::NotFound(_) => Code::NOT_FOUND,
@@ -67,7 +76,12 @@ impl Failure {
 
 impl From<Failure> for ttrpc::Error {
     fn from(failure: Failure) -> Self {
-        ttrpc::Error::RpcStatus(ttrpc::get_status(failure.code(), failure))
+        let exit_code = failure.exit_code();
+        let mut status = ttrpc::get_status(failure.code(), failure);
+        if let Some(code) = exit_code {
+            shim_api::add_exit_code(&mut status, code);
+        }
+        ttrpc::Error::RpcStatus(status)
     }
 }
 

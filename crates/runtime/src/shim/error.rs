@@ -6,8 +6,9 @@ use shim_api::{Failure, Kind};
 /// A call of the shim that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
-    /// The shim refused, failed, or did not answer.
-    #[error("{call}: {failure}")]
+    /// The shim refused, failed, or did not answer. Its own words are whole sentences; that nobody answers is
+    /// about the call.
+    #[error("{}{failure}", if failure.kind == Kind::Gone { format!("{call}: ") } else { String::new() })]
     Failed {
         /// Which call.
         call: &'static str,
@@ -35,6 +36,7 @@ impl ShimError {
         let failure = Failure {
             kind: Kind::Gone,
             message: "the pod's supervisor has ended".into(),
+            exit_code: None,
         };
         ShimError::Failed { call, failure }
     }
@@ -51,6 +53,14 @@ impl ShimError {
                 ..
             }
         )
+    }
+
+    /// Of a program that could not be started: what a shell would answer.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        match self {
+            ShimError::Failed { failure, .. } => failure.exit_code,
+            ShimError::Died { .. } => None,
+        }
     }
 
     /// Whether nobody answered.

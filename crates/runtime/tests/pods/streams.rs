@@ -138,6 +138,24 @@ fn exec_with_streams() {
     });
 }
 
+/// As in a shell: a line that names the program, and 127 or 126.
+#[test]
+fn an_exec_of_what_is_no_program_ends_as_in_a_shell() {
+    on_a_host(|host| async move {
+        let sandbox = host.run(host.pod("programs")).await.unwrap();
+        let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
+        for (program, tty, wanted) in [("nosuch", false, 127), ("/no/such", true, 127), ("/etc", false, 126)] {
+            let (mut client, io) = client();
+            let exec = host.runtime.exec(request(&id, tty, &[program]), io);
+            let (code, text) = tokio::join!(exec, read_until(&mut client.stdout, "\n"));
+            assert_eq!(code.unwrap(), wanted, "{text}");
+            assert_eq!(text.matches(program).count(), 1, "{text}");
+            assert_eq!(text.ends_with("\r\n"), tty, "{text:?}");
+        }
+        host.remove(&sandbox).await.unwrap();
+    });
+}
+
 async fn terminal(host: &Host, id: &str) {
     let (mut client, io) = client();
     let conversation = async {
