@@ -57,7 +57,8 @@ pub(crate) async fn start_container(
             Ok(())
         }
         Err(error) => {
-            reporter.container(&spec.name, EventType::Warning, "Failed", &format!("Error: {error}"));
+            let message = format!("Container {} could not be started: {error}", spec.name);
+            reporter.container(&spec.name, EventType::Warning, "Failed", &message);
             let status = shared
                 .runtime
                 .container_status(v1::ContainerStatusRequest {
@@ -88,7 +89,8 @@ async fn create(
     place: &Place<'_>,
 ) -> Result<String, NotStarted> {
     let failed = |reason: &'static str, message: String| {
-        reporter.container(&spec.name, EventType::Warning, "Failed", &format!("Error: {message}"));
+        let text = format!("Container {} could not be created: {message}", spec.name);
+        reporter.container(&spec.name, EventType::Warning, "Failed", &text);
         NotStarted {
             reason,
             message,
@@ -139,7 +141,7 @@ async fn ensure_image(
     let fail = |reason: &'static str, message: String| {
         let text = match reason {
             "ErrImagePull" => format!("Failed to pull image \"{name}\": {message}"),
-            _ => format!("Error: {reason}: {message}"),
+            _ => format!("Container {} could not be created: {message} ({reason})", spec.name),
         };
         reporter.container(&spec.name, EventType::Warning, "Failed", &text);
         NotStarted {

@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use http::Method;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{follow::Followers, screen::Screen};
@@ -71,6 +71,7 @@ pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
         begin: Instant::now(),
         before_ms: 0,
         nodes_lost: Vec::new(),
+        unsaid: None,
     };
     let outcome = session.watch(lines, signals, args.detach).await;
     session.screen.clear();
@@ -79,22 +80,33 @@ pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
 
 /// The one pod of a file.
 fn read(file: &Path) -> Result<Pod> {
-    let name = file.display().to_string();
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    let is_stdin = file == Path::new("-");
+    let name = if is_stdin {
+        "standard input".into()
     } else {
-        text = std::fs::read_to_string(file).with_context(|| name.clone())?;
+        file.display().to_string()
+    };
+    let input: Box<dyn Read> = match is_stdin {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(file).with_context(|| name.clone())?),
+    };
+    // What has no end (/dev/zero) is refused as what is too long.
+    let mut bytes = Vec::new();
+    let read = input.take(pod::TEXT_LIMIT as u64 + 1).read_to_end(&mut bytes);
+    read.with_context(|| name.clone())?;
+    if bytes.len() > pod::TEXT_LIMIT {
+        bail!("{name}: has more than {} bytes, which are allowed", pod::TEXT_LIMIT);
     }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        anyhow!("{name}: is not UTF-8 text: its byte {place} (from 0) belongs to no character")
+    })?;
     let mut documents = pod::load(&text, &name)?;
     match documents.len() {
         1 => Ok(documents.remove(0).pod),
         count => bail!("{name}: has {count} pods; `hove run` takes a file with one"),
     }
 }
-
-/// The event of a sandbox that could not be made.
-const NO_SANDBOX: &str = "FailedCreatePodSandBox";
 
 /// Why the pod is being taken down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,12 +140,14 @@ struct Session {
     before_ms: u64,
     /// When nodes have ended of late.
     nodes_lost: Vec<Instant>,
+    /// A warning that is not shown yet: if it is what the pod ends of, the error says it.
+    unsaid: Option<(u64, String)>,
 }
 
 impl Session {
     /// Until the pod is gone; detached: until it runs.
     async fn watch(&mut self, mut lines: Lines, mut signals: Signals, detach: bool) -> Result<ExitCode> {
-        let mut was_up = false;
+        let mut told = Start::Coming;
         loop {
             let line = tokio::select! {
                 // A broken connection and an answer that ends are the same: only the node's end does it.
@@ -174,12 +188,12 @@ impl Session {
                 LineKind::Event => {
                     let event: Event = serde_json::from_value(object)?;
                     let warning = event.type_.as_deref() == Some("Warning");
-                    let message = event.message.as_deref().unwrap_or_default();
-                    if !was_up && self.ending == Ending::None && event.reason.as_deref() == Some(NO_SANDBOX) {
-                        self.ending = Ending::NoSandbox(message.to_owned());
-                        self.take_down(Some(0)).await?;
+                    let message = event.message.unwrap_or_default();
+                    self.say_unsaid();
+                    if warning {
+                        self.unsaid = Some((elapsed_ms, message));
                     } else {
-                        self.screen.event(elapsed_ms, warning, message);
+                        self.screen.event(elapsed_ms, false, &message);
                     }
                 }
                 LineKind::Gone => return self.gone().await,
@@ -189,11 +203,33 @@ impl Session {
                     if !detach {
                         self.followers.look(&self.last);
                     }
-                    if !was_up && is_up(&self.last) {
-                        was_up = true;
-                        self.screen.up(elapsed_ms, &summary(&self.last, detach));
-                        if detach {
-                            return Ok(ExitCode::SUCCESS);
+                    if told == Start::Coming
+                        && self.ending == Ending::None
+                        && let Some(why) = no_sandbox(&self.last)
+                    {
+                        self.unsaid.take_if(|(_, warning)| why.starts_with(warning.as_str()));
+                        self.ending = Ending::NoSandbox(why);
+                        self.take_down(Some(0)).await?;
+                    }
+                    self.say_unsaid();
+                    let start = Start::of(&self.last);
+                    let is_over = matches!(view::phase(&self.last), "Succeeded" | "Failed");
+                    if start != told && told != Start::Up && self.ending == Ending::None {
+                        match &start {
+                            Start::Coming => {}
+                            Start::Up => {
+                                self.screen.up(elapsed_ms, &summary(&self.last, detach));
+                                if detach {
+                                    return Ok(ExitCode::SUCCESS);
+                                }
+                            }
+                            // How a pod ended that is over is told in the end.
+                            Start::Lacking(_) if is_over => {}
+                            Start::Lacking(missing) if detach => bail!(self.lacking(missing)),
+                            Start::Lacking(missing) => self.screen.up(elapsed_ms, &self.lacking(missing)),
+                        }
+                        if start != Start::Coming {
+                            told = start;
                         }
                     }
                     if matches!(view::phase(&self.last), "Succeeded" | "Failed") {
@@ -205,6 +241,36 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn say_unsaid(&mut self) {
+        if let Some((elapsed_ms, warning)) = self.unsaid.take() {
+            self.screen.event(elapsed_ms, true, &warning);
+        }
+    }
+
+    /// A pod whose containers were all started or tried, and some could not be.
+    fn lacking(&self, missing: &[String]) -> String {
+        let (name, namespace) = (&self.name, &self.namespace);
+        let missing = missing.join(", ");
+        let mut states = view::container_statuses(&self.last)
+            .iter()
+            .filter_map(|status| status.state.as_ref());
+        let mut text = match states.any(|state| state.running.is_some()) {
+            true => format!("pod {name} runs without {missing}, which could not be started"),
+            false => format!("pod {name} is not up: {missing} could not be started"),
+        };
+        let policy = self.last.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+        if policy != Some("Never") {
+            text.push_str("; it is tried again");
+        }
+        text.push_str(&match self.is_leased {
+            true => "; Ctrl-C takes the pod down".to_owned(),
+            false => format!(
+                "; `hove describe pod -n {namespace} {name}` shows it, `hove delete pod -n {namespace} {name}` takes it down"
+            ),
+        });
+        text
     }
 
     /// The node has ended and the pod goes on: takes the pod's lease again at the next node. `None`: the pod is gone.
@@ -342,12 +408,65 @@ impl Session {
     }
 }
 
-/// Whether all containers are started: those that are done already count.
-fn is_up(pod: &Pod) -> bool {
-    let wanted = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
-    let statuses = view::container_statuses(pod);
-    let started = statuses.iter().filter_map(|status| status.state.as_ref());
-    statuses.len() == wanted && started.filter(|state| state.waiting.is_none()).count() == wanted
+/// How far a pod's start is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Start {
+    /// Containers are still to be started.
+    Coming,
+    /// All were started: those that are done already count.
+    Up,
+    /// All were tried, and these could not be started.
+    Lacking(Vec<String>),
+}
+
+impl Start {
+    fn of(pod: &Pod) -> Start {
+        let wanted = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
+        let statuses = view::container_statuses(pod);
+        if statuses.len() != wanted || statuses.iter().any(is_coming) {
+            return Start::Coming;
+        }
+        let missing = statuses.iter().filter(|status| could_not_start(status));
+        let missing: Vec<_> = missing.map(|status| format!("container {}", status.name)).collect();
+        if missing.is_empty() {
+            Start::Up
+        } else {
+            Start::Lacking(missing)
+        }
+    }
+}
+
+/// Whether a container waits for its first start.
+fn is_coming(status: &ContainerStatus) -> bool {
+    let Some(state) = &status.state else { return true };
+    let reason = state.waiting.as_ref().map(|waiting| waiting.reason.as_deref());
+    matches!(reason, Some(None | Some("ContainerCreating" | "PodInitializing")))
+}
+
+/// Whether the last attempt to start a container failed, as opposed to the container.
+fn could_not_start(status: &ContainerStatus) -> bool {
+    let Some(state) = &status.state else { return false };
+    let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    match (&state.waiting, &state.terminated) {
+        (Some(waiting), _) if waiting.reason.as_deref() == Some("CrashLoopBackOff") => {
+            last.is_some_and(was_not_started)
+        }
+        (Some(_), _) => true,
+        (None, Some(end)) => was_not_started(end),
+        (None, None) => false,
+    }
+}
+
+/// A container that ended without ever having run.
+fn was_not_started(end: &ContainerStateTerminated) -> bool {
+    end.reason.as_deref() == Some("StartError")
+}
+
+/// Why a pod's sandbox, or what it needs, can't be made. The node goes on trying, and says this of the pod meanwhile.
+fn no_sandbox(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref().filter(|_| view::phase(pod) == "Pending")?;
+    status.reason.as_ref()?;
+    Some(status.message.clone().unwrap_or_default())
 }
 
 fn summary(pod: &Pod, detach: bool) -> String {
@@ -386,12 +505,12 @@ fn failures(pod: &Pod) -> Vec<String> {
         if let Some(end) = end.filter(|end| end.exit_code != 0) {
             let message = end.message.as_deref().filter(|text| !text.is_empty());
             let message = message.map(|text| format!(": {text}")).unwrap_or_default();
-            lines.push(format!(
-                "container {} ended with exit code {} ({}){message}",
-                status.name,
-                end.exit_code,
-                view::end_word(end)
-            ));
+            lines.push(if was_not_started(end) {
+                format!("container {} could not be started{message}", status.name)
+            } else {
+                let (name, code, word) = (&status.name, end.exit_code, view::end_word(end));
+                format!("container {name} ended with exit code {code} ({word}){message}")
+            });
         }
     }
     lines
@@ -440,14 +559,35 @@ mod tests {
 
     #[test]
     fn up_is_when_every_container_was_started() {
+        let lacking = || Start::Lacking(vec!["container web".into()]);
         for (state, expected) in [
-            (json!({"waiting": {}}), false),
-            (json!({"running": {}}), true),
-            (json!({"terminated": {"exitCode": 0}}), true),
+            (json!({"waiting": {}}), Start::Coming),
+            (json!({"waiting": {"reason": "ContainerCreating"}}), Start::Coming),
+            (json!({"waiting": {"reason": "CreateContainerError"}}), lacking()),
+            (json!({"running": {}}), Start::Up),
+            (json!({"terminated": {"exitCode": 0}}), Start::Up),
+            (
+                json!({"terminated": {"exitCode": 128, "reason": "StartError"}}),
+                lacking(),
+            ),
         ] {
-            assert_eq!(is_up(&pod(json!({"containerStatuses": [container(state)]}))), expected);
+            let status = json!({"containerStatuses": [container(state.clone())]});
+            assert_eq!(Start::of(&pod(status)), expected, "{state}");
         }
-        assert!(!is_up(&pod(json!({}))));
+        assert_eq!(Start::of(&pod(json!({}))), Start::Coming);
+        let mut backing_off = container(json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        for (reason, expected) in [("Error", Start::Up), ("StartError", lacking())] {
+            backing_off["lastState"] = json!({"terminated": {"exitCode": 1, "reason": reason}});
+            assert_eq!(Start::of(&pod(json!({"containerStatuses": [backing_off]}))), expected);
+        }
+    }
+
+    #[test]
+    fn a_pending_pod_says_why_it_has_no_sandbox() {
+        let failed = json!({"phase": "Pending", "reason": "FailedCreatePodSandBox", "message": "no address is free"});
+        assert_eq!(no_sandbox(&pod(failed)).as_deref(), Some("no address is free"));
+        assert_eq!(no_sandbox(&pod(json!({"phase": "Pending"}))), None);
+        assert_eq!(no_sandbox(&pod(json!({"phase": "Failed", "reason": "Evicted"}))), None);
     }
 
     #[test]
