@@ -90,11 +90,41 @@ pub async fn inspect(State(api): State<NodeApi>, Path(name): Path<String>) -> Re
 /// `DELETE images/NAME`.
 pub async fn remove(State(api): State<NodeApi>, Path(name): Path<String>, query: Query) -> Result<Json<Value>> {
     let force = query.flag("force")?;
-    with_store(api, move |store| {
-        let removed = store.remove(&name, force)?;
-        Ok(json!({"untagged": removed.untagged, "deleted": removed.deleted.map(|id| id.to_string())}))
-    })
-    .await
+    let (images, named) = (api.images.clone(), name.clone());
+    match tokio::task::spawn_blocking(move || images.remove(&named, force)).await {
+        Ok(Ok(removed)) => Ok(Json(json!({
+            "untagged": removed.untagged,
+            "deleted": removed.deleted.map(|id| id.to_string()),
+        }))),
+        Ok(Err(Error::InUse { users, .. })) => Err(in_use(&api, &name, &users).await),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(panicked) => Err(Failure::internal(panicked.to_string())),
+    }
+}
+
+/// Why an image stays. The store knows ids of containers; whose those are is in their labels.
+async fn in_use(api: &NodeApi, image: &str, ids: &[String]) -> Failure {
+    let request = cri::v1::ListContainersRequest::default();
+    let containers = match api.runtime.list_containers(request).await {
+        Ok(response) => response.containers,
+        Err(error) => return error.into(),
+    };
+    let user = |id: &String| {
+        let labels = containers
+            .iter()
+            .find(|container| container.id == *id)
+            .map(|container| &container.labels);
+        let label = |name: &str| labels.and_then(|labels| labels.get(&format!("io.kubernetes.{name}")));
+        match (label("pod.namespace"), label("pod.name"), label("container.name")) {
+            (Some(namespace), Some(pod), Some(container)) => format!("container {container} of pod {namespace}/{pod}"),
+            _ => format!("container {id}"),
+        }
+    };
+    let users: Vec<_> = ids.iter().map(user).collect();
+    Failure::conflict(format!(
+        "image {image} is used by {}: it can be removed when that is gone",
+        users.join(", ")
+    ))
 }
 
 /// Why an operation on images failed, for a client.
