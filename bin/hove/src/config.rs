@@ -100,6 +100,7 @@ impl Settings {
             );
         }
         let state = choose(&places.state, file.state, DEFAULT_STATE)?;
+        check_length(&state)?;
         let (bridge, subnet) = network_of(&state);
         Ok(Settings {
             root: choose(&places.root, file.root, "/var/lib/hove")?,
@@ -123,6 +124,24 @@ impl Settings {
     pub fn cri_socket(&self) -> PathBuf {
         self.state.join("hove.sock")
     }
+}
+
+/// The longest path of a socket: `sun_path` of unix(7), without its terminating zero.
+const SOCKET_PATH_MAX: usize = 107;
+/// What a state directory's longest path of a socket ends in: that of a sandbox's supervisor.
+const LONGEST_SOCKET: &str = "/sandboxes/0123456789abcdef0123456789abcdef/shim.sock";
+
+/// The kernel's limit is said before anything is made, with what helps.
+fn check_length(state: &Path) -> Result<()> {
+    let (length, limit) = (state.as_os_str().len(), SOCKET_PATH_MAX - LONGEST_SOCKET.len());
+    if length > limit {
+        bail!(
+            "the state directory's path is too long: {} has {length} bytes, and the kernel's limit for the sockets in it \
+             leaves {limit}; use a shorter --state, such as /run/NAME",
+            state.display()
+        );
+    }
+    Ok(())
 }
 
 /// A node's bridge and subnet, unless they are configured. A bridge has one node; so that nodes run side by side without
@@ -202,6 +221,24 @@ mod tests {
         assert_ne!(of("/tmp/one").0, of("/tmp/two").0);
         assert!(of("/tmp/one").0.len() <= 15);
         assert!(of("/tmp/one").1.starts_with("10."));
+    }
+
+    #[test]
+    fn a_state_directory_leaves_room_for_its_sockets() {
+        let of = |length: usize| {
+            let state = PathBuf::from(format!("/{}", "s".repeat(length - 1)));
+            let places = Places {
+                state: Some(state),
+                ..Default::default()
+            };
+            Settings::resolve_with(&places, |_| None)
+        };
+        assert!(of(54).is_ok());
+        let error = of(55).unwrap_err().to_string();
+        assert!(
+            error.contains("has 55 bytes") && error.contains("leaves 54; use a shorter --state"),
+            "{error}"
+        );
     }
 
     #[test]
