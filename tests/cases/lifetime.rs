@@ -80,6 +80,36 @@ fn a_pod_that_ends() {
     });
 }
 
+/// Nobody told them about each other: each state directory has a bridge and a subnet of its own.
+#[test]
+fn two_nodes_that_nobody_configured() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let nodes = [host.node_with_default_network()?, host.node_with_default_network()?];
+        let mut running = Vec::new();
+        let mut subnets = Vec::new();
+        for (n, node) in nodes.iter().enumerate() {
+            node.import(&["busybox"])?;
+            let name = format!("web{n}");
+            let manifest = server(host, &name, 8080 + n as u16)?;
+            running.push(node.spawn(["run".as_ref(), manifest.as_os_str()])?);
+            let pod = node.wait_for_pod(&name, ready)?;
+            let ip = pod["status"]["podIP"].as_str().unwrap_or_default().to_owned();
+            http::get_until(format!("{ip}:80").parse()?, "/", PATIENT, |answer| {
+                answer.body.contains(&name)
+            })?;
+            subnets.push(ip.split('.').take(2).collect::<Vec<_>>().join("."));
+        }
+        ensure!(subnets[0] != subnets[1], "{subnets:?}");
+        serves(8080, "web0")?;
+        serves(8081, "web1")?;
+        for run in running {
+            run.signal(Signal::INT)?;
+            run.wait(PATIENT)?;
+        }
+        Ok(())
+    });
+}
+
 /// Two nodes on one host: each its own pods, addresses and ports; a port is one node's or the other's.
 #[test]
 fn two_nodes_at_once() {

@@ -10,7 +10,7 @@ use inspect::audit::{self, Remainder, Scope, Snapshot};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 
-use crate::instance::Instance;
+use crate::instance::{self, Instance};
 use crate::{binaries, running};
 
 /// How long the kernel may take to collect what nobody waits for (links of a dead net namespace, a reaped process).
@@ -100,6 +100,20 @@ impl Host {
 
     /// Sets a node up; its first command starts it. Nodes of one host differ in directories, bridge, subnet and cgroup parent.
     pub fn node(&self) -> Result<Instance> {
+        let place = self.nodes.get();
+        let network = format!(
+            "[network]\nbridge = \"hove{place}\"\nsubnet = \"10.{}.0.0/16\"\n\n",
+            85 + place
+        );
+        self.node_with(&network)
+    }
+
+    /// The same, its network as it is when nobody configures one.
+    pub fn node_with_default_network(&self) -> Result<Instance> {
+        self.node_with("")
+    }
+
+    fn node_with(&self, network: &str) -> Result<Instance> {
         let place = self.nodes.replace(self.nodes.get() + 1);
         let directory = self.directory().join(format!("node{place}"));
         let state = directory.join("state");
@@ -114,10 +128,7 @@ impl Host {
         )
         .with_context(|| format!("mount tmpfs on {}", state.display()))?;
         let cgroup_parent = format!("/hove-e2e-{}-{}-{place}", std::process::id(), self.number);
-        let config = format!(
-            "[network]\nbridge = \"hove{place}\"\nsubnet = \"10.{}.0.0/16\"\n\n[cgroup]\nparent = \"{cgroup_parent}\"\n",
-            85 + place
-        );
+        let config = format!("{network}[cgroup]\nparent = \"{cgroup_parent}\"\n");
         let config_path = directory.join("config.toml");
         std::fs::write(&config_path, config)?;
         let mut scope = self.scope.borrow_mut();
@@ -179,13 +190,7 @@ impl Host {
 
     /// The daemons that are alive.
     fn node_pids(&self) -> Result<Vec<Pid>> {
-        let own = self.directory().display().to_string();
-        let daemons = inspect::process::processes()?
-            .into_iter()
-            .filter(|process| process.command.contains(" daemon ") && process.command.contains(&own));
-        Ok(daemons
-            .filter_map(|process| Pid::from_raw(process.pid.cast_signed()))
-            .collect())
+        instance::daemons_of(self.directory())
     }
 
     /// What the nodes and shims said, for the report of a failure.

@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::running::{Ended, Running};
+use crate::running::{Ended, Running, wait_for_end};
 use crate::{binaries, http};
 
 /// For a command that only asks, or changes something small.
@@ -58,6 +59,16 @@ impl Instance {
         Running::start(self.command(args))
     }
 
+    /// The same with an address space of so many KiB at most: what needs more fails.
+    pub fn spawn_within<S: AsRef<OsStr>>(&self, limit_kib: u32, args: impl IntoIterator<Item = S>) -> Result<Running> {
+        let mut command = self.command_of(
+            "/bin/sh".as_ref(),
+            ["-c", &format!("ulimit -v {limit_kib} && exec \"$@\"")],
+        );
+        command.arg("sh").arg(&self.hove).args(args);
+        Running::start(command)
+    }
+
     /// The same, its standard output elsewhere.
     pub fn spawn_into<S: AsRef<OsStr>>(
         &self,
@@ -73,7 +84,11 @@ impl Instance {
     }
 
     fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.hove);
+        self.command_of(&self.hove, args)
+    }
+
+    fn command_of<S: AsRef<OsStr>>(&self, program: &Path, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(program);
         command.args(args);
         // After the command's own arguments they would belong to `exec … --`: by environment they never do.
         command
@@ -119,6 +134,17 @@ impl Instance {
             ended.stderr
         );
         Ok(ended.stderr)
+    }
+
+    /// Kills the node without a word.
+    pub fn kill_node(&self) -> Result<()> {
+        let nodes = daemons_of(&self.directory)?;
+        ensure!(!nodes.is_empty(), "there is no node to kill");
+        for node in nodes {
+            kill_process(node, Signal::KILL).with_context(|| format!("kill {node:?}"))?;
+            ensure!(wait_for_end(node, QUICK)?, "node {node:?} outlives SIGKILL");
+        }
+        Ok(())
     }
 
     /// Imports images that `cargo xtask images` made.
@@ -221,7 +247,18 @@ impl Instance {
         Ok(false)
     }
 
-    fn api_socket(&self) -> PathBuf {
+    /// The most memory that the node has had until now, in KiB.
+    pub fn node_memory_kib(&self) -> Result<u64> {
+        let nodes = daemons_of(&self.directory)?;
+        let node = nodes.first().context("there is no node")?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", node.as_raw_pid()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = peak.and_then(|peak| peak.split_whitespace().next());
+        Ok(number.context("no VmHWM")?.parse()?)
+    }
+
+    /// The Pod API's socket.
+    pub fn api_socket(&self) -> PathBuf {
         self.state().join("api.sock")
     }
 
@@ -229,6 +266,17 @@ impl Instance {
     pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// The daemons whose directories are below `directory`.
+pub(crate) fn daemons_of(directory: &Path) -> Result<Vec<Pid>> {
+    let own = format!("{}/", directory.display());
+    let daemons = inspect::process::processes()?
+        .into_iter()
+        .filter(|process| process.command.contains(" daemon ") && process.command.contains(&own));
+    Ok(daemons
+        .filter_map(|process| Pid::from_raw(process.pid.cast_signed()))
+        .collect())
 }
 
 fn is_absent(cause: &(dyn std::error::Error + 'static)) -> bool {

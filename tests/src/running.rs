@@ -127,6 +127,17 @@ impl Running {
         })
     }
 
+    /// The same for standard error, where progress goes.
+    pub fn wait_for_words(&self, text: &str, limit: Duration) -> Result<()> {
+        self.stderr.wait_for(text, limit).with_context(|| {
+            format!(
+                "{}: {text:?} was not said within {limit:?}:\n{}",
+                self.what,
+                self.stderr.get()
+            )
+        })
+    }
+
     /// Writes to its standard input.
     pub fn write(&mut self, text: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("standard input is closed")?;
