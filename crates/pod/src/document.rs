@@ -1,18 +1,32 @@
 //! From text to Pods.
 
-use std::{collections::HashSet, fmt};
+use std::{cell::Cell, collections::HashSet, fmt};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::{
     Deserialize,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
 
-use crate::{Problem, Problems, Rule, path::Path, problem::Found, strict, supported};
+use crate::{
+    Problem, Problems, Rule,
+    path::Path,
+    problem::{Found, PROBLEMS_LIMIT},
+    strict, supported,
+};
 
 /// How large a file may be, in bytes; as large as an object may be in Kubernetes, and some for several of them.
-const TEXT_LIMIT: usize = 8 << 20;
+pub const TEXT_LIMIT: usize = 8 << 20;
+/// How many documents a file may have.
+pub const DOCUMENTS_LIMIT: usize = 1024;
+/// How many values (objects, lists, scalars) a file may have, an alias counted as what it stands for. A Pod has some tens;
+/// an element of a list becomes a kilobyte in memory.
+pub const VALUES_LIMIT: usize = 100_000;
+/// How deep values may lie in each other.
+pub const DEPTH_LIMIT: usize = 64;
+/// How many bytes of text a file's values may have, an alias counted as what it stands for.
+const SCALARS_LIMIT: usize = 2 * TEXT_LIMIT;
 
 /// One Pod of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +49,9 @@ pub fn load(text: &str, file: &str) -> Result<Vec<Document>, Problems> {
     let (mut documents, mut problems, count) = read(text);
     let parsed = problems.len();
     for document in &mut documents {
+        if problems.len() > PROBLEMS_LIMIT {
+            break;
+        }
         crate::default(&mut document.pod);
         for mut problem in crate::validate(&document.pod) {
             problem.document = document.index;
@@ -62,10 +79,19 @@ pub fn parse_value(value: &Value) -> Result<Pod, Vec<Problem>> {
 
 fn finish(
     documents: Vec<Document>,
-    problems: Vec<Problem>,
+    mut problems: Vec<Problem>,
     count: usize,
     file: &str,
 ) -> Result<Vec<Document>, Problems> {
+    if problems.len() > PROBLEMS_LIMIT {
+        problems.truncate(PROBLEMS_LIMIT);
+        problems.push(Problem {
+            document: problems[PROBLEMS_LIMIT - 1].document,
+            position: None,
+            path: String::new(),
+            rule: Rule::More(PROBLEMS_LIMIT),
+        });
+    }
     match problems.is_empty() {
         true => Ok(documents),
         false => Err(Problems {
@@ -84,6 +110,9 @@ fn read(text: &str) -> (Vec<Document>, Vec<Problem>, usize) {
     let mut documents = Vec::new();
     let mut problems = Vec::new();
     for (index, value) in values.iter().enumerate() {
+        if problems.len() > PROBLEMS_LIMIT {
+            break;
+        }
         let (pod, found) = read_pod(value);
         problems.extend(found.into_iter().map(|problem| Problem {
             document: index,
@@ -156,20 +185,30 @@ fn values(text: &str) -> Result<Vec<Value>, Problem> {
     if text.len() > TEXT_LIMIT {
         return Err(syntax(
             None,
-            format!("the file has {} bytes; {TEXT_LIMIT} are allowed", text.len()),
+            format!("the file has more than {TEXT_LIMIT} bytes, which are allowed"),
         ));
     }
     if text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-        let value = serde_json::from_str::<Unique>(text).map_err(|error| {
-            let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default();
-            syntax(Some((error.line() as u64, error.column() as u64)), message.to_owned())
-        })?;
-        return Ok(vec![value.0]);
+        let left = Cell::new(VALUES_LIMIT);
+        let seed = UniqueSeed(&left);
+        let value = seed
+            .deserialize(&mut serde_json::Deserializer::from_str(text))
+            .map_err(|error| {
+                let message = error.to_string();
+                let message = message.split(" at line ").next().unwrap_or_default();
+                syntax(Some((error.line() as u64, error.column() as u64)), message.to_owned())
+            })?;
+        return Ok(vec![value]);
     }
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true, // Kubernetes reads 0644 as YAML 1.1 does
         with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_documents: DOCUMENTS_LIMIT,
+            max_nodes: VALUES_LIMIT,
+            max_depth: DEPTH_LIMIT,
+            max_total_scalar_bytes: SCALARS_LIMIT,
+        },
     };
     let documents = serde_saphyr::from_multiple_with_options::<Unique>(text, options).map_err(|error| {
         let position = error.location().map(|location| (location.line(), location.column()));
@@ -188,7 +227,10 @@ fn plain(error: &serde_saphyr::Error) -> String {
     match error {
         Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => plain(error),
         Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key {key} occurs twice in one mapping"),
-        Error::Budget { .. } => "too large for a Pod: too many values, aliases or levels".to_owned(),
+        Error::Budget { .. } => format!(
+            "too large for a Pod: a file may have {DOCUMENTS_LIMIT} documents, {VALUES_LIMIT} values and {DEPTH_LIMIT} \
+             levels, with aliases counted as what they stand for"
+        ),
         Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias that contains itself".to_owned(),
         error => {
             let message = error.to_string();
@@ -203,13 +245,29 @@ struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Unique)
+        // The YAML parser counts for itself, before it builds anything.
+        let unlimited = Cell::new(usize::MAX);
+        UniqueSeed(&unlimited).deserialize(deserializer).map(Unique)
     }
 }
 
-struct UniqueVisitor;
+/// Reads one, with as many values in it as are left.
+#[derive(Clone, Copy)]
+struct UniqueSeed<'a>(&'a Cell<usize>);
 
-impl<'de> Visitor<'de> for UniqueVisitor {
+impl<'de> DeserializeSeed<'de> for UniqueSeed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let left = self.0.get().checked_sub(1);
+        let left = left
+            .ok_or_else(|| D::Error::custom(format!("too large for a Pod: a file may have {VALUES_LIMIT} values")))?;
+        self.0.set(left);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueSeed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -252,7 +310,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut elements = Vec::new();
-        while let Some(Unique(element)) = access.next_element()? {
+        while let Some(element) = access.next_element_seed(self)? {
             elements.push(element);
         }
         Ok(Value::Array(elements))
@@ -265,7 +323,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
             if !keys.insert(key.clone()) {
                 return Err(A::Error::custom(format!("the key \"{key}\" is given twice")));
             }
-            let Unique(value) = access.next_value()?;
+            let value = access.next_value_seed(self)?;
             map.insert(key, value);
         }
         Ok(Value::Object(map))

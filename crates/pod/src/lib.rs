@@ -26,7 +26,7 @@ mod update;
 mod validate;
 
 pub use default::default;
-pub use document::{Document, load, parse, parse_value};
+pub use document::{DEPTH_LIMIT, DOCUMENTS_LIMIT, Document, TEXT_LIMIT, VALUES_LIMIT, load, parse, parse_value};
 pub use problem::{Problem, Problems, Rule};
 pub use update::validate_update;
 pub use validate::validate;

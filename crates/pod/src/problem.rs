@@ -58,6 +58,8 @@ pub enum Rule {
     NotHonoured(String),
     /// The text is longer than allowed, in bytes.
     TooLong(usize),
+    /// So many problems are listed, and there are more.
+    More(usize),
 }
 
 impl Problem {
@@ -96,6 +98,7 @@ impl fmt::Display for Rule {
             Rule::NotFound(value) => write!(f, "Not found: {value}"),
             Rule::Forbidden(detail) => with(f, "Forbidden", detail),
             Rule::NotHonoured(why) => write!(f, "Forbidden: not supported yet by Hove{why}"),
+            Rule::More(shown) => write!(f, "more is wrong than these {shown} problems"),
             Rule::TooLong(limit) => write!(f, "Too long: may not be more than {limit} bytes"),
         }
     }
@@ -130,12 +133,18 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Gathers the problems of one document.
+/// How many problems of a file are told. Who reads more than that at once looks at the file instead.
+pub(crate) const PROBLEMS_LIMIT: usize = 64;
+
+/// Gathers the problems of one document, one more than are told.
 #[derive(Debug, Default)]
 pub(crate) struct Found(Vec<Problem>);
 
 impl Found {
     pub fn push(&mut self, path: impl fmt::Display, rule: Rule) {
+        if self.0.len() > PROBLEMS_LIMIT {
+            return;
+        }
         self.0.push(Problem {
             document: 0,
             position: None,
@@ -163,7 +172,7 @@ impl Found {
     }
 
     pub fn not_honoured(&mut self, path: Path<'_>, value: &str) {
-        self.push(path, Rule::NotHonoured(format!(": \"{value}\"")));
+        self.push(path, Rule::NotHonoured(format!(": {}", value.shown())));
     }
 
     pub fn duplicate(&mut self, path: Path<'_>, value: impl Shown) {
@@ -197,6 +206,9 @@ impl Found {
     }
 }
 
+/// How much of a text messages show, in characters.
+pub(crate) const SHOWN_LIMIT: usize = 120;
+
 /// A value as messages show it: text in quotes, numbers bare, nothing longer than a line.
 pub(crate) trait Shown {
     fn shown(&self) -> String;
@@ -204,8 +216,7 @@ pub(crate) trait Shown {
 
 impl Shown for &str {
     fn shown(&self) -> String {
-        const LIMIT: usize = 120;
-        match self.char_indices().nth(LIMIT) {
+        match self.char_indices().nth(SHOWN_LIMIT) {
             Some((end, _)) => format!("{:?}…", &self[..end]),
             None => format!("{self:?}"),
         }

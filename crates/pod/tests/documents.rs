@@ -359,3 +359,142 @@ fn an_annotation_that_asks_for_a_profile_is_refused() {
         "{problem}"
     );
 }
+
+/// Documents that are made to hurt: each is refused, within the limits that the crate names, and says why.
+mod hostile {
+    use std::time::{Duration, Instant};
+
+    use pod::{DEPTH_LIMIT, DOCUMENTS_LIMIT, TEXT_LIMIT, VALUES_LIMIT, load};
+
+    /// How long any of them may take: an unoptimised build, on a machine that builds meanwhile.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// How much is said of any of them, in bytes.
+    const WORDS: usize = 64 << 10;
+
+    fn refused(text: &str) -> String {
+        let begin = Instant::now();
+        let said = load(text, "f.yaml").unwrap_err().to_string();
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "{:?} for {}…",
+            begin.elapsed(),
+            &said[..said.len().min(200)]
+        );
+        assert!(said.len() < WORDS, "{} bytes are said", said.len());
+        said
+    }
+
+    fn pod(spec: &str) -> String {
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {spec}\n")
+    }
+
+    #[test]
+    fn aliases_of_aliases() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..12 {
+            let list = vec![format!("*a{}", level - 1); 10].join(", ");
+            text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+        }
+        assert!(refused(&text).contains("too large for a Pod"), "{}", refused(&text));
+    }
+
+    #[test]
+    fn many_aliases_of_one_long_text() {
+        let long = "x".repeat(4 << 20);
+        let anchors: String = (0..5_000).map(|n| format!("- &s{n} y\n")).collect();
+        let text = format!("- &long {long}\n{anchors}{}", "- *long\n".repeat(40_000));
+        assert!(refused(&text).contains("too large for a Pod"));
+    }
+
+    #[test]
+    fn an_alias_of_itself() {
+        refused("a: &a [*a]\n");
+        refused("&a {b: *a}\n");
+        refused(&pod("&s {containers: [*s]}"));
+    }
+
+    #[test]
+    fn depth() {
+        for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", ""), ("{\"a\":", "}"), ("? ", "")] {
+            for depth in [DEPTH_LIMIT + 1, 1_000, 200_000] {
+                let text = format!("{}{}", open.repeat(depth), close.repeat(depth));
+                refused(&text);
+                refused(&pod(&format!("{}{}", open.repeat(depth), close.repeat(depth))));
+            }
+        }
+        let json = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        refused(&json);
+    }
+
+    #[test]
+    fn size_and_number() {
+        assert!(refused(&"#".repeat(TEXT_LIMIT + 1)).contains("bytes"));
+        assert!(refused(&"--- a\n".repeat(DOCUMENTS_LIMIT + 1)).contains(&format!("{DOCUMENTS_LIMIT} documents")));
+        assert!(refused(&"- a\n".repeat(VALUES_LIMIT + 1)).contains(&format!("{VALUES_LIMIT} values")));
+        let json = format!("{{\"a\": [{}0]}}", "0,".repeat(VALUES_LIMIT));
+        assert!(refused(&json).contains(&format!("{VALUES_LIMIT} values")));
+        refused(&"---\n".repeat(TEXT_LIMIT / 4));
+    }
+
+    /// As many problems as values: the first ones are told.
+    #[test]
+    fn everything_is_wrong() {
+        let elements = "{x: 1}, ".repeat(VALUES_LIMIT / 4);
+        for list in ["containers", "initContainers", "volumes", "hostAliases"] {
+            assert!(
+                refused(&pod(&format!("{{{list}: [{elements}]}}"))).contains("more is wrong than these 64 problems")
+            );
+        }
+        let fields: String = (0..VALUES_LIMIT / 4).map(|n| format!("f{n}: 1, ")).collect();
+        assert!(refused(&pod(&format!("{{{fields}}}"))).contains("more is wrong"));
+        let document = format!(
+            "---\n{}",
+            pod("{containers: [{name: A_B, imgae: x}], volumes: [{}, {}, {}]}")
+        );
+        assert!(refused(&document.repeat(DOCUMENTS_LIMIT)).contains("more is wrong"));
+    }
+
+    #[test]
+    fn long_names_and_values_are_shown_in_part() {
+        let long = "x".repeat(1 << 20);
+        for text in [
+            pod(&format!("{{{long}: 1}}")),
+            pod(&format!(
+                "{{containers: [{{name: {long}, image: {long}, command: {long}}}]}}"
+            )),
+            pod(&format!("{{restartPolicy: {long}}}")),
+            format!("apiVersion: {long}\nkind: {long}\n"),
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{{long}: {long}}}, annotations: {{? {long} : x}}}}\n"
+            ),
+        ] {
+            let said = refused(&text);
+            assert!(said.len() < 8 << 10, "{} bytes are said: {}…", said.len(), &said[..400]);
+        }
+        let said = refused(&pod("{\"\\e[31mred\": 1}"));
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
+
+    #[test]
+    fn keys_twice_and_numbers_out_of_range() {
+        assert!(refused("{\"kind\": \"Pod\", \"kind\": \"Pod\"}").contains("twice"));
+        assert!(refused("kind: Pod\nkind: Pod\n").contains("twice"));
+        for number in [
+            "99999999999999999999999",
+            "1e400",
+            "-1e400",
+            ".nan",
+            ".inf",
+            "0x1FFFFFFFFFFFFFFFF",
+            "2147483648",
+        ] {
+            let said = refused(&pod(&format!(
+                "{{containers: [{{name: c, image: i, ports: [{{containerPort: {number}}}]}}]}}"
+            )));
+            assert!(
+                said.contains("containerPort") || said.contains("not valid YAML"),
+                "{said}"
+            );
+        }
+    }
+}
