@@ -8,10 +8,11 @@
 //! HOVE_FAILPOINTS='trace=/tmp/points'                      the name of each point is appended when it is reached
 //! ```
 //!
-//! Several of them are separated by `;`. The variable is read once, and handed to supervisors that are started with
-//! [`crate::spawn`]. Builds without debug assertions have none of this: there [`failpoint!`](crate::failpoint!) is `Ok(())`.
+//! Several of them are separated by `;`. The variable is read once. What `HOVE_SHIM_FAILPOINTS` says is for the supervisors
+//! that the process starts ([`crate::spawn`]). Builds without debug assertions have none of this: there [`failpoint!`](crate::failpoint!) is `Ok(())`.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -24,6 +25,18 @@ use crate::{Error, Result};
 
 /// The environment variable.
 pub const VARIABLE: &str = "HOVE_FAILPOINTS";
+
+/// What becomes [`VARIABLE`] for a supervisor.
+pub const SUPERVISORS: &str = "HOVE_SHIM_FAILPOINTS";
+
+/// The orders that a process gives to the supervisors that it starts, if it gives any.
+pub fn for_supervisors() -> Option<OsString> {
+    if cfg!(debug_assertions) {
+        std::env::var_os(SUPERVISORS)
+    } else {
+        None
+    }
+}
 
 /// Every point, in the order in which a pod's life passes them. A name that is not in this list does not compile; one that
 /// no test reaches fails the test that goes through them all.

@@ -55,6 +55,12 @@ impl Detached<'_> {
                 envp.push(c_string(&entry)?);
             }
         }
+        if let Some(orders) = crate::failpoint::for_supervisors() {
+            let mut entry = std::ffi::OsString::from(crate::failpoint::VARIABLE);
+            entry.push("=");
+            entry.push(orders);
+            envp.push(c_string(&entry)?);
+        }
         let (argv, envp) = (StringArray::new(argv, 1), StringArray::new(envp, 1));
         let null = std::fs::File::options()
             .read(true)
