@@ -69,12 +69,11 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     let listener = connections.listen(bind(&settings.api_socket())?);
     let leases = Leases::new(node.objects.clone(), stop.clone());
     leases.await_clients(RETURN_TIMEOUT)?;
-    let stopped = stop.clone().cancelled_owned();
-    let server = tokio::spawn(
-        axum::serve(listener, node.router(&settings, leases))
-            .with_graceful_shutdown(stopped)
-            .into_future(),
-    );
+    let server = tokio::spawn(streaming::serve::serve(
+        listener,
+        node.router(&settings, leases),
+        stop.clone(),
+    ));
     tracing::info!(state = %settings.state.display(), root = %settings.root.display(), "the node is ready");
     ready()?;
 
@@ -200,7 +199,7 @@ impl Node {
             network: self.network.clone(),
             runtime: self.runtime.clone(),
         });
-        kubernetes.merge(own)
+        apiserver::with_status_refusals(kubernetes.merge(own))
     }
 
     /// What no pod needs any more goes from the machine: bridge, nf_tables table, cgroups.

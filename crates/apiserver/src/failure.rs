@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cri::ErrorKind;
-use http::StatusCode;
+use http::{StatusCode, header};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 
 /// A request's failure: an HTTP code, and a `Status` that programs read by its reason and people by its message.
@@ -103,6 +103,11 @@ impl Failure {
         }
     }
 
+    /// 413: more than is read.
+    pub(crate) fn too_large(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
     fn about(self, key: &objects::Key) -> Failure {
         let details = StatusDetails {
             name: Some(key.name.clone()),
@@ -114,6 +119,39 @@ impl Failure {
             ..self
         }
     }
+}
+
+/// How much of a plain refusal is read.
+const PLAIN_MAX: usize = 4 << 10;
+
+/// A refusal that the HTTP library wrote, as a `Status`; any other answer as it is.
+pub(crate) async fn as_status(response: Response) -> Response {
+    let code = response.status();
+    let is_plain = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !(code.is_client_error() || code.is_server_error()) || !is_plain {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), PLAIN_MAX)
+        .await
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let message = match text.trim() {
+        "" => code.to_string(),
+        text => text.to_owned(),
+    };
+    let reason = match code {
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
+        StatusCode::UNPROCESSABLE_ENTITY => "Invalid",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "UnsupportedMediaType",
+        code if code.is_server_error() => "InternalError",
+        _ => "BadRequest",
+    };
+    Failure::new(code, reason, message).into_response()
 }
 
 impl IntoResponse for Failure {

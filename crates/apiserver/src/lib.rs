@@ -23,6 +23,7 @@
 
 mod containers;
 mod discovery;
+mod document;
 mod failure;
 mod list;
 mod log;
@@ -37,6 +38,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{Router, routing::get};
 
+pub use document::Document;
 pub use failure::Failure;
 pub use pods::accept as accept_pod;
 pub use query::Query;
@@ -52,6 +54,12 @@ pub struct Api {
     pub log_root: PathBuf,
     /// Groups that the caller serves beside these paths, as `(group, version)`, for `/apis`.
     pub groups: Vec<(&'static str, &'static str)>,
+}
+
+/// The same routes, and whatever the caller has merged with them, with every refusal a `Status`: those of the HTTP library are
+/// plain text.
+pub fn with_status_refusals(router: Router) -> Router {
+    router.layer(axum::middleware::map_response(failure::as_status))
 }
 
 /// The routes.

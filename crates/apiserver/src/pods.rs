@@ -5,14 +5,13 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use http::StatusCode;
 use objects::{Deletion, Key, Kind};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Api, Query,
+    Api, Document, Query,
     failure::{Failure, Result},
 };
 
@@ -21,7 +20,7 @@ pub async fn create(
     State(api): State<Api>,
     Path(namespace): Path<String>,
     query: Query,
-    body: Bytes,
+    Document(body): Document,
 ) -> Result<Response> {
     let json = accept(&namespace, &body)?;
     if query.get("dryRun").is_some() {
@@ -42,7 +41,7 @@ pub async fn delete(
     State(api): State<Api>,
     Path((namespace, name)): Path<(String, String)>,
     query: Query,
-    body: Bytes,
+    Document(body): Document,
 ) -> Result<Response> {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]

@@ -11,6 +11,7 @@
 //!    └─ command     runs cri's StreamingRuntime over the streams, reports its outcome
 //! ```
 //!
+//! - [`serve`]: HTTP with limits, for this server and for others that know no client by name.
 //! - [`server`]: the listener, the routes, and which protocol a request asks for.
 //! - `tickets`: single-use, short-lived, limited in number.
 //! - `session`: what every protocol offers to the work, and the work itself. It knows no protocol.
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod serve;
 pub mod server;
 mod session;
 mod status;

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
+    serve::serve,
     tickets::{Error, Tickets, Work},
     websocket,
 };
@@ -59,12 +60,7 @@ impl Server {
                 runtime,
             });
         let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-                tracing::error!(%error, "the streaming server ended");
-            }
-        });
+        tokio::spawn(serve(listener, router, stop.clone()));
         Ok(Server {
             address,
             tickets,

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apiserver::{Failure, Query};
+use apiserver::{Document, Failure, Query};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -63,7 +63,7 @@ pub async fn create(
     State(api): State<NodeApi>,
     Path(namespace): Path<String>,
     query: Query,
-    body: Bytes,
+    Document(body): Document,
 ) -> Result<Response, Failure> {
     let begin = Instant::now();
     let leased = query.get("lease") != Some("false");
