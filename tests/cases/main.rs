@@ -6,6 +6,9 @@
 mod bad_input;
 mod cri_socket;
 mod examples;
+mod hostile;
+mod kills;
 mod lifetime;
 mod output;
 mod while_it_runs;
+mod words;
