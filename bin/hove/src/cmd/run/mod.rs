@@ -32,6 +32,8 @@ use crate::{
 /// How many nodes may end within [`LOST_WITHIN`] before the command gives up: one that dies of this pod would be started for ever.
 const LOST_MAX: usize = 3;
 const LOST_WITHIN: Duration = Duration::from_secs(60);
+/// How long a warning is kept back that the pod may turn out to end of: its status comes in milliseconds.
+const UNSAID_MAX: Duration = Duration::from_millis(500);
 
 pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
     let pod = read(&args.file)?;
@@ -157,6 +159,11 @@ impl Session {
                     self.interrupted(number).await?;
                     continue;
                 }
+                // What it could be the reason of has not come: it is news of its own.
+                () = tokio::time::sleep(UNSAID_MAX), if self.unsaid.is_some() => {
+                    self.say_unsaid();
+                    continue;
+                }
                 () = self.screen.output_failed() => {
                     if self.ending == Ending::None {
                         self.ending = Ending::NoOutput;
@@ -211,9 +218,11 @@ impl Session {
                         self.ending = Ending::NoSandbox(why);
                         self.take_down(Some(0)).await?;
                     }
-                    self.say_unsaid();
                     let start = Start::of(&self.last);
                     let is_over = matches!(view::phase(&self.last), "Succeeded" | "Failed");
+                    if start != Start::Coming || is_over {
+                        self.say_unsaid();
+                    }
                     if start != told && told != Start::Up && self.ending == Ending::None {
                         match &start {
                             Start::Coming => {}
@@ -375,6 +384,7 @@ impl Session {
 
     /// The pod is gone: what is left of its output, and what came of it.
     async fn gone(&mut self) -> Result<ExitCode> {
+        self.say_unsaid();
         self.followers.finish().await;
         self.screen.clear();
         if let Some(failure) = self.screen.take_failure() {
