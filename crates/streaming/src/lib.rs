@@ -7,7 +7,8 @@
 //!  CRI Exec ─► Server::exec ─► tickets ─► http://127.0.0.1:PORT/exec/TICKET
 //!                                                     │ GET, Upgrade: websocket
 //!  server ◄───────────────────────────────────────────┘
-//!    ├─ websocket   one connection, a channel byte before each message        (SPDY/3.1 will stand beside it)
+//!    ├─ websocket   one connection, a channel byte before each message
+//!    ├─ spdy        one connection, streams that the client opens
 //!    └─ command     runs cri's StreamingRuntime over the streams, reports its outcome
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! - `tickets`: single-use, short-lived, limited in number.
 //! - `session`: what every protocol offers to the work, and the work itself. It knows no protocol.
 //! - `status`: the outcome as Kubernetes' `Status`.
+//! - `spdy`: SPDY/3.1, with versions 1 to 4 of the same family.
 //! - `websocket`: the `channel.k8s.io` family, versions 1, 4 and 5, binary and base64.
 //!
 //! The server listens on a loopback address: whoever may reach it still needs a ticket of 128 random bits.
@@ -26,6 +28,7 @@
 pub mod serve;
 pub mod server;
 mod session;
+mod spdy;
 mod status;
 mod tickets;
 mod websocket;

@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     serve::serve,
+    spdy,
     tickets::{Error, Tickets, Work},
     websocket,
 };
@@ -110,13 +111,23 @@ async fn connect(State(shared): State<Shared>, Path(ticket): Path<String>, reque
             "this URL is for clients that upgrade the connection to WebSocket",
         );
     };
-    if !upgrade.eq_ignore_ascii_case("websocket") {
-        let message = format!("unable to upgrade: {upgrade} is not served; use WebSocket with v5.channel.k8s.io");
+    let verb = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
+    let handshake = if upgrade.eq_ignore_ascii_case(spdy::PROTOCOL) {
+        spdy::Handshake::of(request, &verb).map(Handshake::Spdy)
+    } else if upgrade.eq_ignore_ascii_case("websocket") {
+        websocket::Handshake::of(request, &verb)
+            .map(Handshake::WebSocket)
+            .map_err(|why| Box::new(refuse(StatusCode::BAD_REQUEST, why)))
+    } else {
+        let message = format!(
+            "unable to upgrade: {upgrade} is not served; WebSocket and {} are",
+            spdy::PROTOCOL
+        );
         return refuse(StatusCode::BAD_REQUEST, message);
-    }
-    let handshake = match websocket::Handshake::of(request) {
+    };
+    let handshake = match handshake {
         Ok(handshake) => handshake,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
+        Err(refusal) => return *refusal,
     };
     // A ticket of one verb shown at another's path would not be found by anyone honest: no check is worth its lines.
     let Some(work) = lock(&shared.tickets).redeem(&ticket, Instant::now()) else {
@@ -125,7 +136,16 @@ async fn connect(State(shared): State<Shared>, Path(ticket): Path<String>, reque
             "this streaming URL was used already, or is older than a minute",
         );
     };
-    handshake.accept(shared.runtime, work)
+    match handshake {
+        Handshake::Spdy(handshake) => handshake.accept(shared.runtime, work),
+        Handshake::WebSocket(handshake) => handshake.accept(shared.runtime, work),
+    }
+}
+
+/// A request that can be accepted, by its protocol.
+enum Handshake {
+    Spdy(spdy::Handshake),
+    WebSocket(websocket::Handshake),
 }
 
 fn refuse(status: StatusCode, message: impl Into<Body>) -> Response {

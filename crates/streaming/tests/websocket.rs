@@ -2,119 +2,29 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+mod local;
 
-use async_trait::async_trait;
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cri::{
-    Error, Result,
-    streaming::{Duplex, StreamIo, StreamingRuntime, StreamingUrls},
-    v1::{AttachRequest, ExecRequest, PortForwardRequest},
+    streaming::StreamingUrls,
+    v1::{AttachRequest, PortForwardRequest},
 };
 use futures_util::{SinkExt, StreamExt};
+use local::{request, server};
 use streaming::Server;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    process::Command,
-    sync::mpsc,
     time::timeout,
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
-    tungstenite::{Message, client::IntoClientRequest},
+    tungstenite::{Message, client::IntoClientRequest, protocol::frame::coding::CloseCode},
 };
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Runs an exec's command as a process of this machine.
-struct LocalProcesses {
-    /// Told the process's outcome: its exit code, or that the exec was dropped.
-    dropped: mpsc::UnboundedSender<()>,
-}
-
-struct TellDrop(Option<mpsc::UnboundedSender<()>>);
-
-impl Drop for TellDrop {
-    fn drop(&mut self) {
-        if let Some(sender) = self.0.take() {
-            let _ = sender.send(());
-        }
-    }
-}
-
-#[async_trait]
-impl StreamingRuntime for LocalProcesses {
-    async fn exec(&self, request: ExecRequest, mut io: StreamIo) -> Result<i32> {
-        let mut tell = TellDrop(Some(self.dropped.clone()));
-        if request.cmd == ["wait-for-size"] {
-            let size = io.resize.recv().await.unwrap();
-            let text = format!("{}x{}", size.width, size.height);
-            io.stdout.unwrap().write_all(text.as_bytes()).await.unwrap();
-            return Ok(0);
-        }
-        let piped = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
-        let mut child = Command::new(&request.cmd[0])
-            .args(&request.cmd[1..])
-            .stdin(piped(io.stdin.is_some()))
-            .stdout(piped(io.stdout.is_some()))
-            .stderr(piped(io.stderr.is_some()))
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Error::internal(format!("exec {}: {error}", request.cmd[0])))?;
-        if let (Some(mut from), Some(mut to)) = (io.stdin, child.stdin.take()) {
-            tokio::spawn(async move { copy(&mut from, &mut to).await });
-        }
-        let mut outputs = Vec::new();
-        if let (Some(mut to), Some(mut from)) = (io.stdout, child.stdout.take()) {
-            outputs.push(tokio::spawn(async move { copy(&mut from, &mut to).await.map(|_| ()) }));
-        }
-        if let (Some(mut to), Some(mut from)) = (io.stderr, child.stderr.take()) {
-            outputs.push(tokio::spawn(async move { copy(&mut from, &mut to).await.map(|_| ()) }));
-        }
-        let status = child.wait().await.map_err(|error| Error::internal(error.to_string()))?;
-        for output in outputs {
-            let _ = output.await;
-        }
-        tell.0 = None;
-        Ok(status.code().unwrap_or(137))
-    }
-
-    async fn attach(&self, _: AttachRequest, io: StreamIo) -> Result<()> {
-        io.stdout.unwrap().write_all(b"attached").await.unwrap();
-        Ok(())
-    }
-
-    async fn port_forward(&self, _: &str, port: u16, mut stream: Box<dyn Duplex>) -> Result<()> {
-        let mut connection = TcpStream::connect(("127.0.0.1", port))
-            .await
-            .map_err(|error| Error::internal(format!("connect to port {port}: {error}")))?;
-        let _ = copy_bidirectional(&mut connection, &mut stream).await;
-        Ok(())
-    }
-}
-
-async fn server() -> (Server, mpsc::UnboundedReceiver<()>) {
-    let (dropped, drops) = mpsc::unbounded_channel();
-    let address = "127.0.0.1:0".parse().unwrap();
-    (
-        Server::bind(address, Arc::new(LocalProcesses { dropped }))
-            .await
-            .unwrap(),
-        drops,
-    )
-}
-
-fn request(cmd: &[&str], stdin: bool) -> ExecRequest {
-    ExecRequest {
-        container_id: "c".into(),
-        cmd: cmd.iter().map(|word| word.to_string()).collect(),
-        stdin,
-        stdout: true,
-        stderr: true,
-        tty: false,
-    }
-}
 
 async fn connect(url: &str, protocol: &str) -> Socket {
     let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
@@ -126,14 +36,18 @@ async fn connect(url: &str, protocol: &str) -> Socket {
     socket
 }
 
-/// Everything that came on each channel until the server closed.
+/// Everything that came on each channel until the server closed, with the code that Kubernetes' client wants to see.
 async fn collect(mut socket: Socket) -> [Vec<u8>; 4] {
     let mut channels = [const { Vec::new() }; 4];
+    let mut close = None;
     while let Some(message) = timeout(Duration::from_secs(10), socket.next()).await.unwrap() {
-        if let Message::Binary(bytes) = message.unwrap() {
-            channels[usize::from(bytes[0])].extend_from_slice(&bytes[1..]);
+        match message.unwrap() {
+            Message::Binary(bytes) => channels[usize::from(bytes[0])].extend_from_slice(&bytes[1..]),
+            Message::Close(frame) => close = frame,
+            _ => {}
         }
     }
+    assert_eq!(close.map(|frame| frame.code), Some(CloseCode::Normal));
     channels
 }
 
@@ -339,8 +253,8 @@ async fn bad_requests_are_refused_and_leave_the_ticket() {
     let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 
     assert!(refused(&server, &path, "").await.starts_with("HTTP/1.1 400"));
-    let spdy = refused(&server, &path, "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n").await;
-    assert!(spdy.starts_with("HTTP/1.1 400") && spdy.contains("SPDY/3.1"), "{spdy}");
+    let other = refused(&server, &path, "Connection: Upgrade\r\nUpgrade: h2c\r\n").await;
+    assert!(other.starts_with("HTTP/1.1 400") && other.contains("SPDY/3.1"), "{other}");
     let unknown = format!("{websocket}Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n");
     assert!(refused(&server, &path, &unknown).await.starts_with("HTTP/1.1 400"));
     assert!(

@@ -1,10 +1,12 @@
 //! WebSocket clients: RFC 6455's handshake, then one of the `channel.k8s.io` subprotocols.
 //!
 //! - [`dialect`]: the subprotocols and their frames (pure).
+//! - [`tunnel`]: SPDY inside a WebSocket, for port-forward.
 //! - [`pump`]: the connection's two halves, and the streams made of them.
 
-mod dialect;
+pub(crate) mod dialect;
 mod pump;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ use self::{
     dialect::{Dialect, FRAME_MAX},
     pump::Connection,
 };
-use crate::{session, tickets::Work};
+use crate::{session, spdy, tickets::Work};
 
 /// The largest message that a client may send. kubectl's are at most 32 KiB.
 const MESSAGE_MAX: usize = 1 << 20;
@@ -33,13 +35,19 @@ const MESSAGE_MAX: usize = 1 << 20;
 /// A client's opening request that can be accepted.
 pub struct Handshake {
     accept_key: String,
-    dialect: Dialect,
+    subprotocol: Subprotocol,
     on_upgrade: OnUpgrade,
+}
+
+/// What the messages carry.
+enum Subprotocol {
+    Channels(Dialect),
+    Spdy,
 }
 
 impl Handshake {
     /// Checks the request; the error is a sentence for the client.
-    pub fn of(mut request: Request) -> Result<Handshake, String> {
+    pub fn of(mut request: Request, verb: &str) -> Result<Handshake, String> {
         if request.method() != Method::GET {
             return Err("a WebSocket is opened by GET".into());
         }
@@ -54,10 +62,14 @@ impl Handshake {
             .get(header::SEC_WEBSOCKET_KEY)
             .ok_or("Sec-WebSocket-Key is missing")?;
         let accept_key = derive_accept_key(key.as_bytes());
-        let dialect = Dialect::choose(offered(headers))?;
+        let offered = offered(headers);
+        let subprotocol = match verb {
+            "portforward" if offered.contains(&tunnel::PROTOCOL) => Subprotocol::Spdy,
+            _ => Subprotocol::Channels(Dialect::choose(offered)?),
+        };
         Ok(Handshake {
             accept_key,
-            dialect,
+            subprotocol,
             on_upgrade: hyper::upgrade::on(&mut request),
         })
     }
@@ -66,9 +78,13 @@ impl Handshake {
     pub fn accept(self, runtime: Arc<dyn StreamingRuntime>, work: Work) -> Response {
         let Handshake {
             accept_key,
-            dialect,
+            subprotocol,
             on_upgrade,
         } = self;
+        let name = match &subprotocol {
+            Subprotocol::Channels(dialect) => dialect.name(),
+            Subprotocol::Spdy => Some(tunnel::PROTOCOL),
+        };
         tokio::spawn(async move {
             let upgraded = match on_upgrade.await {
                 Ok(upgraded) => TokioIo::new(upgraded),
@@ -80,14 +96,17 @@ impl Handshake {
                 .max_message_size(Some(MESSAGE_MAX))
                 .max_frame_size(Some(MESSAGE_MAX));
             let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
-            serve(runtime.as_ref(), work, Connection::new(socket, dialect)).await;
+            match subprotocol {
+                Subprotocol::Channels(dialect) => serve(runtime.as_ref(), work, Connection::new(socket, dialect)).await,
+                Subprotocol::Spdy => spdy::forward_over(runtime.as_ref(), work, tunnel::open(socket)).await,
+            }
         });
         let mut response = Response::builder()
             .status(StatusCode::SWITCHING_PROTOCOLS)
             .header(header::CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_ACCEPT, accept_key);
-        if let Some(name) = dialect.name() {
+        if let Some(name) = name {
             response = response.header(header::SEC_WEBSOCKET_PROTOCOL, name);
         }
         response.body(Body::empty()).unwrap_or_default()

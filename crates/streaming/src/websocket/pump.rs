@@ -26,7 +26,13 @@ use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval, timeout},
 };
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message, Utf8Bytes,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
 use tokio_util::{
     io::StreamReader,
     sync::{CancellationToken, PollSender},
@@ -267,7 +273,7 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
             tokio::select! {
                 message = queue.recv() => match message {
                     Some(message) => sink.send(message).await?,
-                    None => break sink.close().await,
+                    None => break sink.send(Message::Close(Some(normal_end()))).await,
                 },
                 _ = ping.tick() => sink.send(Message::Ping(Bytes::new())).await?,
             }
@@ -276,6 +282,14 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     .await;
     if result.is_err() {
         gone.cancel();
+    }
+}
+
+/// A close without a code would be an error to Kubernetes' own client.
+fn normal_end() -> CloseFrame {
+    CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
     }
 }
 
