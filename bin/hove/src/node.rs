@@ -58,6 +58,8 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
         true => None,
         false => Some(node.serve_cri(&settings, stop.clone())?),
     };
+    let leases = Leases::new(node.objects.clone(), stop.clone());
+    leases.end_those_of_other_boots()?;
     let settled = engine.settled();
     let mut engine = tokio::spawn(engine.run(stop.clone()));
     // Nobody can ask before the pods that are there have been looked at.
@@ -67,7 +69,6 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
 
     let connections = Connections::new();
     let listener = connections.listen(bind(&settings.api_socket())?);
-    let leases = Leases::new(node.objects.clone(), stop.clone());
     leases.await_clients(RETURN_TIMEOUT)?;
     let server = tokio::spawn(streaming::serve::serve(
         listener,

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The mark is in the pod's object, so the next node knows: a node that dies takes no pod with it, and leaves none behind
-//! that nobody watches over.
+//! that nobody watches over. After a reboot no client can come back, so such a pod is deleted before anything is started for it.
 
 use std::{
     collections::HashMap,
@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 const MARK: &str = "hove.dev/lease";
 /// Whose lease it is: a `hove run`'s.
 const HOLDER: &str = "run";
+/// The annotation with the boot in which the client lives.
+const BOOT: &str = "hove.dev/lease-boot";
 /// How long a new node waits for the clients of pods that it finds.
 pub const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -64,6 +66,23 @@ impl Leases {
             key,
             uid: uid.to_owned(),
         }
+    }
+
+    /// Deletes the pods whose clients went with the machine's last boot. For the start of a node, before its engine's.
+    pub fn end_those_of_other_boots(&self) -> objects::Result<()> {
+        let (pods, _) = self.store.list(&Scope::all(Kind::Pod))?;
+        for pod in pods.iter().filter(|pod| is_marked(pod) && is_of_another_boot(pod)) {
+            // Nothing of it runs: there is nobody to be patient with.
+            match self.store.delete(&pod.key(), Some(pod.uid()), Some(0)) {
+                Ok(_) => tracing::info!(
+                    pod = pod.key().name,
+                    "it ended with the machine's last boot, as its client did"
+                ),
+                Err(objects::Error::NotFound(_) | objects::Error::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Gives the clients of the leased pods that are there `patience` to come back. For the start of a node.
@@ -112,14 +131,24 @@ impl Leases {
 pub fn mark(pod: &mut Value, leased: bool) {
     if leased {
         pod["metadata"]["annotations"][MARK] = json!(HOLDER);
+        // Without the boot's name the client has its time to come back, as after the end of a node.
+        if let Ok(boot) = record::boot_id() {
+            pod["metadata"]["annotations"][BOOT] = json!(boot);
+        }
     } else if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
         annotations.remove(MARK);
+        annotations.remove(BOOT);
     }
 }
 
 /// Whether a pod is leased.
 pub fn is_marked(pod: &Object) -> bool {
     pod.json()["metadata"]["annotations"][MARK] == HOLDER
+}
+
+fn is_of_another_boot(pod: &Object) -> bool {
+    let noted = pod.json()["metadata"]["annotations"][BOOT].as_str();
+    matches!((noted, record::boot_id()), (Some(noted), Ok(now)) if noted != now)
 }
 
 /// Takes the pod down when it is dropped: hyper drops an answer whose client is gone.

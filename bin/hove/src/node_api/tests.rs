@@ -242,6 +242,29 @@ async fn a_leased_pod_whose_client_does_not_come_back_is_taken_down() {
 }
 
 #[tokio::test]
+async fn a_leased_pod_ends_with_the_boot_of_its_client() {
+    let node = Node::start().await;
+    node.import("localhost/nginx:1").await;
+    let mut lines = node.run(&pod(json!([])), "").await.unwrap();
+    let first = next(&mut lines).await.object;
+    let node = node.end(lines).await;
+    node.api.leases.end_those_of_other_boots().unwrap();
+    let key = Key::pod("default", "web");
+    assert!(
+        !node.objects.get(&key).unwrap().is_being_deleted(),
+        "it is of this boot"
+    );
+    assert!(first["metadata"]["annotations"]["hove.dev/lease-boot"].is_string());
+    let move_to_another_boot = |pod: &mut Value| {
+        pod["metadata"]["annotations"]["hove.dev/lease-boot"] = json!("00000000-0000-0000-0000-000000000000");
+        Ok(())
+    };
+    node.objects.modify(&key, move_to_another_boot).unwrap();
+    node.api.leases.end_those_of_other_boots().unwrap();
+    node.until_deleted().await;
+}
+
+#[tokio::test]
 async fn a_pod_without_a_lease_stays() {
     let node = Node::start().await;
     node.import("localhost/nginx:1").await;
