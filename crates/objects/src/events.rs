@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
     jiff::{SignedDuration, Timestamp},
 };
 
@@ -158,6 +158,8 @@ impl Recorder {
             reason: Some(reason.into()),
             message: Some(message.into()),
             count: Some(1),
+            // To the microsecond, unlike the others.
+            event_time: Some(MicroTime(now)),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             source: Some(EventSource {
