@@ -1,12 +1,15 @@
 //! `hove describe pod`.
 
+mod steps;
+
 use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::{
     List,
-    api::core::v1::{Container, ContainerState, ContainerStatus, Event, Pod},
+    api::core::v1::{Container, ContainerState, ContainerStatus, EnvVar, Event, Pod, Volume},
+    apimachinery::pkg::api::resource::Quantity,
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -37,6 +40,8 @@ fn describe(pod: &Pod, events: Vec<Event>, now: Timestamp) -> String {
     let status = pod.status.clone().unwrap_or_default();
     text.field("Name", metadata.name.as_deref());
     text.field("Namespace", metadata.namespace.as_deref());
+    let spec = pod.spec.clone().unwrap_or_default();
+    text.optional("Node", spec.node_name.as_deref().or(status.host_ip.as_deref()));
     text.field("Start Time", status.start_time.as_ref().map(time).as_deref());
     text.pairs("Labels", metadata.labels.iter().flatten());
     text.pairs("Annotations", metadata.annotations.iter().flatten());
@@ -68,7 +73,6 @@ fn describe(pod: &Pod, events: Vec<Event>, now: Timestamp) -> String {
         "IPs",
         Some(&ips.join(", ")).filter(|ips| !ips.is_empty()).map(String::as_str),
     );
-    let spec = pod.spec.clone().unwrap_or_default();
     if let Some(init) = spec.init_containers.as_deref().filter(|init| !init.is_empty()) {
         text.containers("Init Containers", init, view::init_statuses(pod));
     }
@@ -84,7 +88,20 @@ fn describe(pod: &Pod, events: Vec<Event>, now: Timestamp) -> String {
         })
         .collect();
     text.table(["Type", "Status", "Why"], &rows);
+    let volumes: Vec<_> = spec.volumes.iter().flatten().collect();
+    if !volumes.is_empty() {
+        text.line("Volumes:");
+        for volume in volumes {
+            text.field(&format!("  {}", volume.name), Some(&volume_kind(volume)));
+        }
+    }
     text.field("Restart Policy", spec.restart_policy.as_deref());
+    text.optional("QoS Class", status.qos_class.as_deref());
+    let steps = steps::rows(&events);
+    if !steps.is_empty() {
+        text.line("Start:");
+        text.table(["Step", "Of", "After"], &steps);
+    }
     text.events(events, now);
     text.0
 }
@@ -156,6 +173,20 @@ impl Text {
                 }
                 self.field("    Ready", Some(if status.ready { "True" } else { "False" }));
                 self.field("    Restarts", Some(&status.restart_count.to_string()));
+            }
+            let resources = container.resources.clone().unwrap_or_default();
+            for (name, quantities) in [("    Limits", resources.limits), ("    Requests", resources.requests)] {
+                self.optional(
+                    name,
+                    Some(&quantities.iter().flatten().map(quantity).collect::<Vec<_>>().join(", ")),
+                );
+            }
+            let environment: Vec<_> = container.env.iter().flatten().collect();
+            if !environment.is_empty() {
+                self.line("    Environment:");
+                for variable in environment {
+                    self.line(&format!("      {}", variable_line(variable)));
+                }
             }
             let mounts: Vec<_> = container.volume_mounts.iter().flatten().collect();
             if !mounts.is_empty() {
@@ -235,6 +266,38 @@ fn port(port: &k8s_openapi::api::core::v1::ContainerPort) -> String {
     }
 }
 
+fn quantity((resource, quantity): (&String, &Quantity)) -> String {
+    format!("{resource} {}", quantity.0)
+}
+
+fn variable_line(variable: &EnvVar) -> String {
+    let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+    match field {
+        Some(field) => format!("{}: the pod's {}", variable.name, field.field_path),
+        None => format!("{}: {}", variable.name, variable.value.as_deref().unwrap_or_default()),
+    }
+}
+
+/// What a volume is, in a line.
+fn volume_kind(volume: &Volume) -> String {
+    if let Some(host) = &volume.host_path {
+        let kind = host.type_.as_deref().filter(|kind| !kind.is_empty());
+        let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
+        return format!("the host's {}{kind}", host.path);
+    }
+    let empty = volume.empty_dir.clone().unwrap_or_default();
+    let medium = empty
+        .medium
+        .filter(|medium| !medium.is_empty())
+        .map(|medium| format!(" in {medium}"));
+    let limit = empty.size_limit.map(|limit| format!(", at most {}", limit.0));
+    format!(
+        "empty directory{}{}",
+        medium.unwrap_or_default(),
+        limit.unwrap_or_default()
+    )
+}
+
 fn time(time: &Time) -> String {
     time.0.strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
 }
@@ -249,7 +312,16 @@ mod tests {
     fn it_says_why_a_pod_is_not_ready() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "two-containers", "namespace": "default"},
-            "spec": {"containers": [{"name": "writer", "image": "debian"}], "restartPolicy": "Never"},
+            "spec": {
+                "containers": [{
+                    "name": "writer",
+                    "image": "debian",
+                    "env": [{"name": "A", "value": "b"}, {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                    "resources": {"limits": {"cpu": "2", "memory": "64Mi"}},
+                }],
+                "restartPolicy": "Never",
+                "volumes": [{"name": "cache", "emptyDir": {"medium": "Memory"}}, {"name": "srv", "hostPath": {"path": "/srv"}}],
+            },
             "status": {
                 "phase": "Running",
                 "podIP": "10.85.0.2",
@@ -262,7 +334,7 @@ mod tests {
         .unwrap();
         let event: Event = serde_json::from_value(json!({
             "metadata": {}, "involvedObject": {}, "type": "Normal", "reason": "Started", "message": "Started container writer",
-            "count": 2, "lastTimestamp": "1970-01-01T00:00:00Z",
+            "count": 2, "lastTimestamp": "1970-01-01T00:00:00Z", "eventTime": "1970-01-01T00:00:00.000001Z",
         }))
         .unwrap();
         let text = describe(&pod, vec![event], Timestamp::from_second(60).unwrap());
@@ -271,6 +343,10 @@ mod tests {
             "      Reason:       Completed\n",
             "Ready   False    ContainersNotReady: containers with unready status: [writer]",
             "Normal   Started   60s (x2)",
+            "    Limits:         cpu 2, memory 64Mi\n",
+            "      A: b\n      IP: the pod's status.podIP\n",
+            "  cache:            empty directory in Memory\n  srv:              the host's /srv\n",
+            "Start:\n  Step      Of        After\n  Started   the pod   0\n",
             "Restart Policy:     Never\n",
         ] {
             assert!(text.contains(expected), "{expected:?} in\n{text}");
