@@ -33,4 +33,4 @@ pub use follow::Follower;
 pub use line::{Entry, PIECE_MAX, Stream, Tag};
 pub use read::{Progress, Reader};
 pub use select::Query;
-pub use write::Writer;
+pub use write::{Position, Writer};

@@ -69,14 +69,7 @@ impl<'a> Entry<'a> {
     /// Appends the entry with its newline to `out`. `content` must not hold a newline.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(!self.content.contains(&b'\n'));
-        let tag = match self.tag {
-            Tag::Partial => 'P',
-            Tag::Full => 'F',
-        };
-        // Writing to a Vec can't fail.
-        let _ = write!(out, "{:.9} {} {tag} ", self.time, self.stream);
-        out.extend_from_slice(self.content);
-        out.push(b'\n');
+        encode(&prefix(self.time, self.stream), self.tag, self.content, out);
     }
 
     /// Reads an entry; `line` is without its newline. Tags after the first (`F:tag2:tag3`) are reserved by the format
@@ -102,6 +95,25 @@ impl<'a> Entry<'a> {
             content,
         })
     }
+}
+
+/// What all entries of one stream and time begin with.
+pub(crate) fn prefix(time: Timestamp, stream: Stream) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(64);
+    // Writing to a Vec can't fail.
+    let _ = write!(prefix, "{time:.9} {stream} ");
+    prefix
+}
+
+/// Appends an entry with its newline to `out`.
+pub(crate) fn encode(prefix: &[u8], tag: Tag, content: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(prefix);
+    out.extend_from_slice(match tag {
+        Tag::Partial => b"P ",
+        Tag::Full => b"F ",
+    });
+    out.extend_from_slice(content);
+    out.push(b'\n');
 }
 
 /// What the next entry of a stream is, taken from the bytes that were read from it.

@@ -8,10 +8,21 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::line::{self, Entry, Stream};
+use crate::line::{self, Stream};
 
-/// Encoded entries are written once this many bytes wait, in bytes.
-const BATCH: usize = 32 * 1024;
+/// No more is encoded at once than this and one entry, in bytes: short lines grow twentyfold.
+const BATCH: usize = 128 * 1024;
+
+/// A place in a log file, which a rename does not change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The file system.
+    pub device: u64,
+    /// The file.
+    pub inode: u64,
+    /// How many bytes are before it.
+    pub offset: u64,
+}
 
 /// Appends entries to a log file; the file's only writer.
 ///
@@ -35,29 +46,77 @@ impl Writer {
         })
     }
 
+    /// Opens the file that `inode` of `device` names, if that is the log at `path` or what it was renamed to in its
+    /// directory; else, as [`open`](Writer::open) does, the log itself. After [`reopen`](Writer::reopen) it is the log in any
+    /// case.
+    pub fn open_again(path: &Path, device: u64, inode: u64) -> Result<Writer> {
+        let writer = Writer::open(path)?;
+        let is_it = |writer: &Writer| -> Result<bool> {
+            let position = writer.position()?;
+            Ok((position.device, position.inode) == (device, inode))
+        };
+        if is_it(&writer)? {
+            return Ok(writer);
+        }
+        if let Some(renamed) = find(path, inode) {
+            let renamed = Writer {
+                path: path.to_path_buf(),
+                file: rustix::fs::open(
+                    &renamed,
+                    OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+                    Mode::empty(),
+                )
+                .map_err(|e| Error::of(&renamed, "open(O_WRONLY|O_APPEND|O_NOFOLLOW)", e))?,
+                pending: Vec::new(),
+            };
+            if is_it(&renamed)? {
+                return Ok(renamed);
+            }
+        }
+        Ok(writer)
+    }
+
+    /// Where the next bytes go.
+    pub fn position(&self) -> Result<Position> {
+        let stat = rustix::fs::fstat(&self.file).map_err(|e| Error::of(&self.path, "fstat", e))?;
+        Ok(Position {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            offset: stat.st_size as u64,
+        })
+    }
+
+    /// How many bytes of whole entries are not in the file yet.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Drops the first `written` of the pending bytes, or all: they are in the file, as another writer left it.
+    pub fn skip(&mut self, written: usize) {
+        self.pending.drain(..written.min(self.pending.len()));
+    }
+
     /// The log's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Appends what was read from `stream` at `time`, and returns how many of the bytes were taken: all but an
-    /// unfinished line at the end, which the caller hands in again with what follows it. With `idle`, nothing more is
-    /// there to be read, and all are taken.
+    /// unfinished line at the end, which the caller hands in again with what follows it, and what would be too much at
+    /// once. With `idle`, nothing more is there to be read, and the unfinished line is taken too.
     ///
-    /// Entries may stay in memory until [`flush`](Writer::flush). When this fails, nothing was taken.
+    /// What becomes of given bytes is the same at any time and for any writer, if nothing was pending. Entries stay in
+    /// memory until [`flush`](Writer::flush); when that fails, nothing was taken.
     pub fn append(&mut self, time: Timestamp, stream: Stream, bytes: &[u8], idle: bool) -> Result<usize> {
         if self.pending.len() >= BATCH {
             self.flush()?;
         }
+        let prefix = line::prefix(time, stream);
         let mut used = 0;
-        while let Some(piece) = line::next_piece(&bytes[used..], idle) {
-            Entry {
-                time,
-                stream,
-                tag: piece.tag,
-                content: piece.content,
-            }
-            .encode(&mut self.pending);
+        while self.pending.len() < BATCH
+            && let Some(piece) = line::next_piece(&bytes[used..], idle)
+        {
+            line::encode(&prefix, piece.tag, piece.content, &mut self.pending);
             used += piece.used;
         }
         Ok(used)
@@ -78,8 +137,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the file at the log's path anew, after a rotation has renamed it. What is pending goes to the new file,
-    /// unless the old one takes it now. On failure the writer goes on with the old file.
+    /// Opens the file at the log's path anew, after a rotation has renamed it. What is pending goes to the old one if it
+    /// takes it now, else it stays pending for the new one. On failure the writer goes on with the old file.
     pub fn reopen(&mut self) -> Result<()> {
         let file = open(&self.path)?;
         match self.flush() {
@@ -87,7 +146,7 @@ impl Writer {
             Err(e) => return Err(e),
         }
         self.file = file;
-        self.flush()
+        Ok(())
     }
 
     /// Drops `written` bytes from the pending ones. A short write that ended inside an entry is taken back to the
@@ -121,4 +180,12 @@ fn open(path: &Path) -> Result<OwnedFd> {
     // Log collectors that are not root read logs by their group.
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)
         .map_err(|e| Error::of(path, "open(O_WRONLY|O_APPEND|O_CREAT|O_NOFOLLOW)", e))
+}
+
+/// The file with this number in the directory of `path`.
+fn find(path: &Path, inode: u64) -> Option<PathBuf> {
+    use std::os::unix::fs::DirEntryExt;
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    let mut entries = entries.filter_map(std::result::Result::ok);
+    entries.find(|entry| entry.ino() == inode).map(|entry| entry.path())
 }

@@ -41,8 +41,14 @@ fn log_of(dir: &Path, lines: &[(Stream, &str)]) -> PathBuf {
 /// Appends `chunk` as the pump does: what the writer does not take is handed in again.
 fn pump(writer: &mut Writer, carried: &mut Vec<u8>, chunk: &[u8], idle: bool) {
     carried.extend_from_slice(chunk);
-    let used = writer.append(at(0), Stream::Stdout, carried, idle).unwrap();
-    carried.drain(..used);
+    loop {
+        let used = writer.append(at(0), Stream::Stdout, carried, idle).unwrap();
+        carried.drain(..used);
+        if used == 0 {
+            return;
+        }
+        writer.flush().unwrap();
+    }
 }
 
 proptest! {
@@ -220,6 +226,52 @@ fn a_follower_reads_on_across_rotation_and_truncation() {
     let expected = "before\nbetween\nunread when the new file comes\nafter\ntruncated\n";
     assert_eq!(String::from_utf8(seen).unwrap(), expected);
     assert!(!follower.wait(std::time::Duration::ZERO).unwrap());
+}
+
+/// What a writer that died has left unwritten, another one finishes: in the file that it was begun in, renamed or not.
+#[test]
+fn another_writer_goes_on_where_the_first_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    let append = |writer: &mut Writer| {
+        writer
+            .append(at(0), Stream::Stdout, b"one\ntwo\nthree\n", false)
+            .unwrap()
+    };
+    let mut first = Writer::open(&path).unwrap();
+    let begun = first.position().unwrap();
+    assert_eq!(append(&mut first), 14);
+    first.flush().unwrap();
+    let whole = fs::read(&path).unwrap();
+    for renamed in [false, true] {
+        for written in [0, 1, 40, whole.len()] {
+            fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(written as u64)
+                .unwrap();
+            let old = dir.path().join("0.log.old");
+            if renamed {
+                fs::rename(&path, &old).unwrap();
+            }
+            let mut second = Writer::open_again(&path, begun.device, begun.inode).unwrap();
+            append(&mut second);
+            let there = second.position().unwrap();
+            assert_eq!((there.inode, there.offset), (begun.inode, written as u64));
+            second.skip(written);
+            second.flush().unwrap();
+            if renamed {
+                assert_eq!(fs::read(&path).unwrap(), b"");
+                second.reopen().unwrap();
+                append(&mut second);
+                second.flush().unwrap();
+                assert_eq!(fs::read(&path).unwrap(), whole);
+                fs::rename(&old, &path).unwrap();
+            }
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
 }
 
 /// On a full disk the writer writes half an entry, takes it back, and tries again.
