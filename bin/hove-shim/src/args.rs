@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use shim::Start;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
 hove-shim supervises one pod. The node starts it; people seldom do.
 
 Usage: hove-shim --id SANDBOX --dir DIR --socket-fd N
+       hove-shim --id SANDBOX --dir DIR --adopt --handover-fd N
        hove-shim -namespace NS -id ID -address SOCKET [-publish-binary PROGRAM] start
        hove-shim -namespace NS -id ID -address SOCKET -bundle DIR delete
        hove-shim --version | --help
@@ -17,6 +19,8 @@ Usage: hove-shim --id SANDBOX --dir DIR --socket-fd N
   --id SANDBOX     the sandbox's id
   --dir DIR        where its records are, such as /run/hove/sandboxes/SANDBOX
   --socket-fd N    the listening unix socket to serve ttrpc on, inherited as descriptor N
+  --adopt          take over a pod whose shim has died
+  --handover-fd N  the connection over which the node hands over the socket, and the pidfds that it holds
   --remove-socket PATH   remove this file at the end
 
 start and delete are containerd's: start serves the bundle in the working directory and prints the address.
@@ -31,8 +35,8 @@ pub enum Command {
         id: String,
         /// Its directory.
         dir: PathBuf,
-        /// The listening socket's number.
-        socket_fd: i32,
+        /// How it begins.
+        start: Start,
         /// The socket's path, if it is this process's to remove at its end.
         remove_socket: Option<PathBuf>,
     },
@@ -90,6 +94,7 @@ fn parse_containerd(args: &[String], verb: &str) -> Result<Command> {
 /// Understands the arguments, the program's name left out.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command> {
     let (mut id, mut dir, mut socket_fd, mut remove_socket) = (None, None, None, None);
+    let (mut adopt, mut handover_fd) = (false, None);
     let all: Vec<OsString> = args.collect();
     if let Some(verb) = all
         .last()
@@ -107,7 +112,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command> {
         match name.as_str() {
             "--version" | "-v" | "-V" => return Ok(Command::Version),
             "--help" | "-h" => return Ok(Command::Help),
-            "--id" | "--dir" | "--socket-fd" | "--remove-socket" => {}
+            "--adopt" => {
+                adopt = true;
+                continue;
+            }
+            "--id" | "--dir" | "--socket-fd" | "--handover-fd" | "--remove-socket" => {}
             _ => bail!("unknown argument {name} (see --help)"),
         }
         let value = args.next().with_context(|| format!("{name} needs a value"))?;
@@ -120,17 +129,23 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command> {
             "--dir" => dir = Some(PathBuf::from(value)),
             "--remove-socket" => remove_socket = Some(PathBuf::from(value)),
             _ => {
-                socket_fd = Some(
-                    text.parse()
-                        .with_context(|| format!("--socket-fd {text}: not a number"))?,
-                )
+                let number = text.parse().with_context(|| format!("{name} {text}: not a number"))?;
+                match name.as_str() {
+                    "--handover-fd" => handover_fd = Some(number),
+                    _ => socket_fd = Some(number),
+                }
             }
         }
     }
+    let start = if adopt {
+        Start::Adopting(handover_fd.context("--handover-fd is missing (see --help)")?)
+    } else {
+        Start::Anew(socket_fd.context("--socket-fd is missing (see --help)")?)
+    };
     Ok(Command::Serve {
         id: id.context("--id is missing (see --help)")?,
         dir: dir.context("--dir is missing (see --help)")?,
-        socket_fd: socket_fd.context("--socket-fd is missing (see --help)")?,
+        start,
         remove_socket,
     })
 }
@@ -148,9 +163,16 @@ mod tests {
         let serve = Command::Serve {
             id: "a".into(),
             dir: "/run/a".into(),
-            socket_fd: 3,
+            start: Start::Anew(3),
             remove_socket: None,
         };
+        let adopt = Command::Serve {
+            id: "a".into(),
+            dir: "/run/a".into(),
+            start: Start::Adopting(4),
+            remove_socket: None,
+        };
+        assert_eq!(parsed("--id a --dir /run/a --adopt --handover-fd 4").ok(), Some(adopt));
         assert_eq!(parsed("--id a --dir /run/a --socket-fd 3").ok(), Some(serve));
         assert_eq!(parsed("-V").ok(), Some(Command::Version));
         let who = || Containerd {
@@ -173,6 +195,7 @@ mod tests {
             "--id",
             "--id a --dir /run/a",
             "--id a --dir /run/a --socket-fd x",
+            "--id a --dir /run/a --socket-fd 3 --adopt",
             "start",
         ] {
             assert!(parsed(bad).is_err(), "{bad}");

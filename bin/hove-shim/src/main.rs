@@ -18,10 +18,10 @@ fn main() -> ExitCode {
         Ok(Command::Serve {
             id,
             dir,
-            socket_fd,
+            start,
             remove_socket,
         }) => {
-            let served = serve(id, dir, socket_fd);
+            let served = serve(id, dir, start);
             // If it is not there any more, nobody will connect to it.
             let _ = remove_socket.map(std::fs::remove_file);
             served
@@ -47,14 +47,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(id: String, dir: std::path::PathBuf, socket_fd: i32) -> Result<()> {
+fn serve(id: String, dir: std::path::PathBuf, start: shim::Start) -> Result<()> {
     shim::run(
         shim::Config {
             id,
             dir,
             pause: pause::ELF,
         },
-        socket_fd,
+        start,
     )
-    .with_context(|| format!("can't serve on --socket-fd {socket_fd}"))
+    .context(match start {
+        shim::Start::Anew(_) => "can't serve",
+        shim::Start::Adopting(_) => "can't take the pod over",
+    })
 }

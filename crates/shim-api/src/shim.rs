@@ -435,6 +435,8 @@ pub struct Event {
     pub kind: ::protobuf::EnumOrUnknown<Kind>,
     // @@protoc_insertion_point(field:hove.shim.v1.Event.process)
     pub process: ::protobuf::MessageField<Process>,
+    // @@protoc_insertion_point(field:hove.shim.v1.Event.reason)
+    pub reason: ::std::string::String,
     // special fields
     // @@protoc_insertion_point(special_field:hove.shim.v1.Event.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -452,7 +454,7 @@ impl Event {
     }
 
     fn generated_message_descriptor_data() -> ::protobuf::reflect::GeneratedMessageDescriptorData {
-        let mut fields = ::std::vec::Vec::with_capacity(2);
+        let mut fields = ::std::vec::Vec::with_capacity(3);
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "kind",
@@ -463,6 +465,11 @@ impl Event {
             "process",
             |m: &Event| { &m.process },
             |m: &mut Event| { &mut m.process },
+        ));
+        fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
+            "reason",
+            |m: &Event| { &m.reason },
+            |m: &mut Event| { &mut m.reason },
         ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Event>(
             "Event",
@@ -488,6 +495,9 @@ impl ::protobuf::Message for Event {
                 18 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.process)?;
                 },
+                26 => {
+                    self.reason = is.read_string()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -507,6 +517,9 @@ impl ::protobuf::Message for Event {
             let len = v.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
         }
+        if !self.reason.is_empty() {
+            my_size += ::protobuf::rt::string_size(3, &self.reason);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -518,6 +531,9 @@ impl ::protobuf::Message for Event {
         }
         if let Some(v) = self.process.as_ref() {
             ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        if !self.reason.is_empty() {
+            os.write_string(3, &self.reason)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -538,6 +554,7 @@ impl ::protobuf::Message for Event {
     fn clear(&mut self) {
         self.kind = ::protobuf::EnumOrUnknown::new(Kind::KIND_UNSPECIFIED);
         self.process.clear();
+        self.reason.clear();
         self.special_fields.clear();
     }
 
@@ -545,6 +562,7 @@ impl ::protobuf::Message for Event {
         static instance: Event = Event {
             kind: ::protobuf::EnumOrUnknown::from_i32(0),
             process: ::protobuf::MessageField::none(),
+            reason: ::std::string::String::new(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -600,6 +618,8 @@ pub struct Process {
     pub groups: ::std::vec::Vec<u32>,
     // @@protoc_insertion_point(field:hove.shim.v1.Process.message)
     pub message: ::std::string::String,
+    // @@protoc_insertion_point(field:hove.shim.v1.Process.end_unseen)
+    pub end_unseen: bool,
     // special fields
     // @@protoc_insertion_point(special_field:hove.shim.v1.Process.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -617,7 +637,7 @@ impl Process {
     }
 
     fn generated_message_descriptor_data() -> ::protobuf::reflect::GeneratedMessageDescriptorData {
-        let mut fields = ::std::vec::Vec::with_capacity(14);
+        let mut fields = ::std::vec::Vec::with_capacity(15);
         let mut oneofs = ::std::vec::Vec::with_capacity(0);
         fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
             "container_id",
@@ -689,6 +709,11 @@ impl Process {
             |m: &Process| { &m.message },
             |m: &mut Process| { &mut m.message },
         ));
+        fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
+            "end_unseen",
+            |m: &Process| { &m.end_unseen },
+            |m: &mut Process| { &mut m.end_unseen },
+        ));
         ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<Process>(
             "Process",
             fields,
@@ -752,6 +777,9 @@ impl ::protobuf::Message for Process {
                 114 => {
                     self.message = is.read_string()?;
                 },
+                120 => {
+                    self.end_unseen = is.read_bool()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -804,6 +832,9 @@ impl ::protobuf::Message for Process {
         if !self.message.is_empty() {
             my_size += ::protobuf::rt::string_size(14, &self.message);
         }
+        if self.end_unseen != false {
+            my_size += 1 + 1;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -850,6 +881,9 @@ impl ::protobuf::Message for Process {
         if !self.message.is_empty() {
             os.write_string(14, &self.message)?;
         }
+        if self.end_unseen != false {
+            os.write_bool(15, self.end_unseen)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -881,6 +915,7 @@ impl ::protobuf::Message for Process {
         self.gid = 0;
         self.groups.clear();
         self.message.clear();
+        self.end_unseen = false;
         self.special_fields.clear();
     }
 
@@ -900,6 +935,7 @@ impl ::protobuf::Message for Process {
             gid: 0,
             groups: ::std::vec::Vec::new(),
             message: ::std::string::String::new(),
+            end_unseen: false,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -1319,32 +1355,34 @@ static file_descriptor_proto_data: &'static [u8] = b"\
     \x03\x20\x01(\x0b2\x15.hove.shim.v1.ProcessR\x05pause\x125\n\ncontainers\
     \x18\x04\x20\x03(\x0b2\x15.hove.shim.v1.ProcessR\ncontainers\x12+\n\x05e\
     xecs\x18\x05\x20\x03(\x0b2\x15.hove.shim.v1.ProcessR\x05execs\"\x0e\n\
-    \x0cWatchRequest\"`\n\x05Event\x12&\n\x04kind\x18\x01\x20\x01(\x0e2\x12.\
+    \x0cWatchRequest\"x\n\x05Event\x12&\n\x04kind\x18\x01\x20\x01(\x0e2\x12.\
     hove.shim.v1.KindR\x04kind\x12/\n\x07process\x18\x02\x20\x01(\x0b2\x15.h\
-    ove.shim.v1.ProcessR\x07process\"\xb3\x03\n\x07Process\x12!\n\x0ccontain\
-    er_id\x18\x01\x20\x01(\tR\x0bcontainerId\x12\x17\n\x07exec_id\x18\x02\
-    \x20\x01(\tR\x06execId\x120\n\x05state\x18\x03\x20\x01(\x0e2\x1a.hove.sh\
-    im.v1.ProcessStateR\x05state\x12\x10\n\x03pid\x18\x04\x20\x01(\rR\x03pid\
-    \x12(\n\x10start_time_ticks\x18\x05\x20\x01(\x04R\x0estartTimeTicks\x12\
-    \"\n\rcreated_at_ns\x18\x06\x20\x01(\x03R\x0bcreatedAtNs\x12\"\n\rstarte\
-    d_at_ns\x18\x07\x20\x01(\x03R\x0bstartedAtNs\x12$\n\x0efinished_at_ns\
-    \x18\x08\x20\x01(\x03R\x0cfinishedAtNs\x12\x1b\n\texit_code\x18\t\x20\
-    \x01(\x05R\x08exitCode\x12\x1d\n\noom_killed\x18\n\x20\x01(\x08R\toomKil\
-    led\x12\x10\n\x03uid\x18\x0b\x20\x01(\rR\x03uid\x12\x10\n\x03gid\x18\x0c\
-    \x20\x01(\rR\x03gid\x12\x16\n\x06groups\x18\r\x20\x03(\rR\x06groups\x12\
-    \x18\n\x07message\x18\x0e\x20\x01(\tR\x07message\"5\n\x10ReopenLogReques\
-    t\x12!\n\x0ccontainer_id\x18\x01\x20\x01(\tR\x0bcontainerId\"\x13\n\x11R\
-    eopenLogResponse*\x93\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\0\
-    \x12\x10\n\x0cKIND_PRESENT\x10\x01\x12\x0f\n\x0bKIND_SYNCED\x10\x02\x12\
-    \x10\n\x0cKIND_CREATED\x10\x03\x12\x10\n\x0cKIND_STARTED\x10\x04\x12\x0f\
-    \n\x0bKIND_EXITED\x10\x05\x12\x0c\n\x08KIND_OOM\x10\x06\x12\x0f\n\x0bKIN\
-    D_NOTICE\x10\x07*}\n\x0cProcessState\x12\x1d\n\x19PROCESS_STATE_UNSPECIF\
-    IED\x10\0\x12\x19\n\x15PROCESS_STATE_CREATED\x10\x01\x12\x19\n\x15PROCES\
-    S_STATE_RUNNING\x10\x02\x12\x18\n\x14PROCESS_STATE_EXITED\x10\x032\xd1\
-    \x01\n\x03Pod\x12@\n\x05State\x12\x1a.hove.shim.v1.StateRequest\x1a\x1b.\
-    hove.shim.v1.StateResponse\x12:\n\x05Watch\x12\x1a.hove.shim.v1.WatchReq\
-    uest\x1a\x13.hove.shim.v1.Event0\x01\x12L\n\tReopenLog\x12\x1e.hove.shim\
-    .v1.ReopenLogRequest\x1a\x1f.hove.shim.v1.ReopenLogResponseb\x06proto3\
+    ove.shim.v1.ProcessR\x07process\x12\x16\n\x06reason\x18\x03\x20\x01(\tR\
+    \x06reason\"\xd2\x03\n\x07Process\x12!\n\x0ccontainer_id\x18\x01\x20\x01\
+    (\tR\x0bcontainerId\x12\x17\n\x07exec_id\x18\x02\x20\x01(\tR\x06execId\
+    \x120\n\x05state\x18\x03\x20\x01(\x0e2\x1a.hove.shim.v1.ProcessStateR\
+    \x05state\x12\x10\n\x03pid\x18\x04\x20\x01(\rR\x03pid\x12(\n\x10start_ti\
+    me_ticks\x18\x05\x20\x01(\x04R\x0estartTimeTicks\x12\"\n\rcreated_at_ns\
+    \x18\x06\x20\x01(\x03R\x0bcreatedAtNs\x12\"\n\rstarted_at_ns\x18\x07\x20\
+    \x01(\x03R\x0bstartedAtNs\x12$\n\x0efinished_at_ns\x18\x08\x20\x01(\x03R\
+    \x0cfinishedAtNs\x12\x1b\n\texit_code\x18\t\x20\x01(\x05R\x08exitCode\
+    \x12\x1d\n\noom_killed\x18\n\x20\x01(\x08R\toomKilled\x12\x10\n\x03uid\
+    \x18\x0b\x20\x01(\rR\x03uid\x12\x10\n\x03gid\x18\x0c\x20\x01(\rR\x03gid\
+    \x12\x16\n\x06groups\x18\r\x20\x03(\rR\x06groups\x12\x18\n\x07message\
+    \x18\x0e\x20\x01(\tR\x07message\x12\x1d\n\nend_unseen\x18\x0f\x20\x01(\
+    \x08R\tendUnseen\"5\n\x10ReopenLogRequest\x12!\n\x0ccontainer_id\x18\x01\
+    \x20\x01(\tR\x0bcontainerId\"\x13\n\x11ReopenLogResponse*\x93\x01\n\x04K\
+    ind\x12\x14\n\x10KIND_UNSPECIFIED\x10\0\x12\x10\n\x0cKIND_PRESENT\x10\
+    \x01\x12\x0f\n\x0bKIND_SYNCED\x10\x02\x12\x10\n\x0cKIND_CREATED\x10\x03\
+    \x12\x10\n\x0cKIND_STARTED\x10\x04\x12\x0f\n\x0bKIND_EXITED\x10\x05\x12\
+    \x0c\n\x08KIND_OOM\x10\x06\x12\x0f\n\x0bKIND_NOTICE\x10\x07*}\n\x0cProce\
+    ssState\x12\x1d\n\x19PROCESS_STATE_UNSPECIFIED\x10\0\x12\x19\n\x15PROCES\
+    S_STATE_CREATED\x10\x01\x12\x19\n\x15PROCESS_STATE_RUNNING\x10\x02\x12\
+    \x18\n\x14PROCESS_STATE_EXITED\x10\x032\xd1\x01\n\x03Pod\x12@\n\x05State\
+    \x12\x1a.hove.shim.v1.StateRequest\x1a\x1b.hove.shim.v1.StateResponse\
+    \x12:\n\x05Watch\x12\x1a.hove.shim.v1.WatchRequest\x1a\x13.hove.shim.v1.\
+    Event0\x01\x12L\n\tReopenLog\x12\x1e.hove.shim.v1.ReopenLogRequest\x1a\
+    \x1f.hove.shim.v1.ReopenLogResponseb\x06proto3\
 ";
 
 /// `FileDescriptorProto` object which was a source for this generated file

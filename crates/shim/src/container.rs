@@ -13,6 +13,7 @@ use starter::{Executable, Rootfs, Size, Stdio};
 use crate::event::{Create, Event, Key, Reply};
 use crate::exec::Exec;
 use crate::failure::{self, Failure, Result};
+use crate::journal::Kind as SourceKind;
 use crate::pod::Pod;
 use crate::process::{Process, Streams};
 use crate::pump::{Pump, Sink, Source};
@@ -85,15 +86,20 @@ impl Container {
             diary::note(format_args!("{e}"));
         }
     }
+}
 
-    /// What lies in the bundle of the shim's making.
-    fn files(&self) -> [PathBuf; 4] {
-        [
-            self.bundle.join("stdout"),
-            self.bundle.join("stderr"),
-            records::process(&self.bundle),
-            records::exit(&self.bundle, ""),
-        ]
+/// Removes what lies in a bundle of the shim's making.
+pub(crate) fn remove_files(bundle: &Path) {
+    let files = [
+        bundle.join("stdout"),
+        bundle.join("stderr"),
+        records::process(bundle),
+        records::exit(bundle, ""),
+    ];
+    for path in files.into_iter().chain(crate::journal::files(bundle)) {
+        if let Err(e) = record::remove(&path) {
+            diary::note(format_args!("{e}"));
+        }
     }
 }
 
@@ -124,6 +130,8 @@ impl Pod {
         }
         self.remove_leftovers();
         let spec = load_spec(&create.bundle)?;
+        // If this shim dies now, the next one undoes what it finds in the bundle.
+        self.save_sandbox_with(Some(&create.bundle));
         let group = self.make_cgroup(&spec)?;
         let made = self.clone_in(&spec, &create, group.as_ref());
         match made {
@@ -211,12 +219,17 @@ impl Pod {
         };
         let (stdout, out) = open_output(&create.bundle.join("stdout"), &outputs[0], Stream::Stdout, &mut streams)?;
         let (stderr, err) = open_output(&create.bundle.join("stderr"), &outputs[1], Stream::Stderr, &mut streams)?;
-        streams.pump = self.start_pump(&create.id, [(out, &outputs[0]), (err, &outputs[1])])?;
+        streams.pump = self.start_pump(&create.id, &create.bundle, [(out, &outputs[0]), (err, &outputs[1])])?;
         Ok((Stdio::Fds { stdin, stdout, stderr }, streams))
     }
 
     /// One pump for a log, which both streams share; else one that copies.
-    fn start_pump(&self, id: &str, streams: [(Option<Source>, &Output); 2]) -> Result<Option<Pump>> {
+    pub(crate) fn start_pump(
+        &self,
+        id: &str,
+        bundle: &Path,
+        streams: [(Option<Source>, &Output); 2],
+    ) -> Result<Option<Pump>> {
         let log = streams.iter().find_map(|(_, output)| match output {
             Output::Log(path) => Some(path.clone()),
             _ => None,
@@ -239,7 +252,7 @@ impl Pod {
             }
         }
         match (log, to_log.is_empty(), copies.is_empty()) {
-            (Some(log), false, true) => Ok(Some(Pump::to_log(to_log, &log, id, &self.events)?)),
+            (Some(log), false, true) => Ok(Some(Pump::to_log(to_log, bundle, &log, id, &self.events)?)),
             (_, true, false) => Ok(Some(Pump::copying(copies))),
             (_, true, true) => Ok(None),
             (_, false, _) => Err(Failure::Invalid(
@@ -264,9 +277,8 @@ impl Pod {
         }
         self.tell(Kind::KIND_CREATED, key);
         match key {
-            Key::Container(id) => {
-                self.save_process(id);
-                self.save_sandbox();
+            Key::Container(_) => {
+                self.save_process(key);
                 if let Ok(process) = self.process_mut(key) {
                     let pid = process.raw_pid();
                     if let Some(reply) = process.starter.take() {
@@ -298,7 +310,10 @@ impl Pod {
                 let fifo = sys::fifo::open_writer(path, true)?;
                 Some(Pump::copying(vec![(terminal.output()?, Sink::fifo(fifo)?)]))
             }
-            _ => self.start_pump(key.container(), [(source, &output), (None, &Output::Nothing)])?,
+            _ => {
+                let bundle = &self.container(key.container())?.bundle;
+                self.start_pump(key.container(), bundle, [(source, &output), (None, &Output::Nothing)])?
+            }
         };
         let streams = &mut self.process_mut(key)?.streams;
         streams.pump = pump;
@@ -340,29 +355,40 @@ impl Pod {
         }
     }
 
-    /// Writes down what another shim would have to know of a container's first process.
-    pub(crate) fn save_process(&self, id: &str) {
-        let Some(container) = self.containers.get(id) else {
-            return;
-        };
-        let process = &container.process;
+    /// Writes down what another shim would have to know of a process.
+    pub(crate) fn save_process(&self, key: &Key) {
+        if let Err(e) = self.try_save_process(key) {
+            diary::note(format_args!("{key}: if this shim dies, it can't be taken over: {e}"));
+        }
+    }
+
+    fn try_save_process(&self, key: &Key) -> Result<()> {
+        let (container, process) = (self.container(key.container())?, self.process(key)?);
+        let exec = container.execs.get(key.exec());
+        let stdio = exec.map_or(&container.stdio, |exec| &exec.stdio);
         let (created_at_ns, started_at_ns) = process.times_ns();
+        let (id, path) = match key {
+            Key::Exec(_, exec) => {
+                make_exec_dir(&container.bundle, exec)?;
+                (key.exec(), records::exec_process(&container.bundle, exec))
+            }
+            _ => (key.container(), records::process(&container.bundle)),
+        };
         let record = records::Process {
             id: id.to_string(),
             process: records::ProcessId {
                 pid: process.raw_pid(),
                 start_time_ticks: process.start_time_ticks(),
             },
-            stdio: container.stdio.clone(),
+            stdio: stdio.clone(),
             identity: process.identity().clone(),
+            input_is_closed: !stdio.stdin.is_empty() && process.streams.input.is_none(),
             cgroup: container.cgroup.as_ref().map(|group| group.path().to_string()),
             shares_pid: container.shares_pid,
             created_at_ns,
             started_at_ns,
         };
-        if let Err(e) = record::save(&records::process(&container.bundle), &record) {
-            diary::note(format_args!("{e}"));
-        }
+        Ok(record::save(&path, &record)?)
     }
 
     /// Takes away everything of a container's that the shim has made.
@@ -371,11 +397,7 @@ impl Pod {
             remove_exec_files(&container.bundle, exec);
         }
         let _ = std::fs::remove_dir(container.bundle.join("execs"));
-        for path in container.files() {
-            if let Err(e) = record::remove(&path) {
-                diary::note(format_args!("{e}"));
-            }
-        }
+        remove_files(&container.bundle);
         if let Some(group) = container.cgroup {
             self.remove_cgroup(group);
         }
@@ -395,7 +417,7 @@ impl Pod {
     }
 
     /// Has the kernel's OOM killer reported.
-    fn watch_for_oom(&self, id: &str, container: &Container) {
+    pub(crate) fn watch_for_oom(&self, id: &str, container: &Container) {
         let Some(Ok(watch)) = container.cgroup.as_ref().map(cgroup::Cgroup::oom_events) else {
             return;
         };
@@ -418,9 +440,19 @@ impl Pod {
     }
 }
 
+/// Where the records of one exec go.
+pub(crate) fn make_exec_dir(bundle: &Path, exec: &str) -> Result<()> {
+    let dir = records::exec_dir(bundle, exec);
+    std::fs::create_dir_all(&dir).map_err(|e| failure::system(format_args!("mkdir({dir:?})"), &e))?;
+    Ok(())
+}
+
 /// Removes what belongs to one exec, if it is the shim's.
 pub(crate) fn remove_exec_files(bundle: &Path, exec: &str) {
     if let Err(e) = record::remove(&records::exit(bundle, exec)) {
+        diary::note(format_args!("{e}"));
+    }
+    if let Err(e) = record::remove(&records::exec_process(bundle, exec)) {
         diary::note(format_args!("{e}"));
     }
     // The caller's FIFOs may still be in it; then it is the caller's to remove.
@@ -485,9 +517,14 @@ fn open_output(
     }
     sys::fifo::make(fifo)?;
     let containers = sys::fifo::open_both_ends(fifo, false)?;
-    let shims = sys::fifo::open_both_ends(fifo, true)?;
+    let shims = open_fifo(fifo)?;
     streams.to_be_owned.push(copy_of(&shims)?);
-    Ok((containers, Some(Source::new(shims, stream)?)))
+    Ok((containers, Some(Source::new(shims, stream, SourceKind::Fifo)?)))
+}
+
+/// The shim's own end of a container's output.
+pub(crate) fn open_fifo(path: &Path) -> Result<OwnedFd> {
+    Ok(sys::fifo::open_both_ends(path, true)?)
 }
 
 pub(crate) fn copy_of(fd: &OwnedFd) -> Result<OwnedFd> {

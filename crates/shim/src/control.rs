@@ -37,6 +37,10 @@ impl Pod {
         if let Some(terminal) = &mut streams.terminal {
             terminal.close_input();
         }
+        if matches!(key, Key::Container(_)) {
+            // A shim that takes over must not open it again.
+            self.save_process(key);
+        }
         Ok(())
     }
 
@@ -76,6 +80,7 @@ impl Pod {
         if !self.cgroup_of(id)?.freeze()? {
             self.notice(
                 id,
+                "NotPausedWhole",
                 "paused, but for processes that hang in the kernel: they stop when they come back".to_string(),
             );
         }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use shim_api::shim::Kind;
 use sys::pidfd::End;
 
-use crate::container::remove_exec_files;
+use crate::container::{make_exec_dir, remove_exec_files};
 use crate::event::{Event, Exit, Key};
 use crate::failure::{Failure, Result};
 use crate::pod::Pod;
@@ -115,11 +115,13 @@ impl Pod {
             code: end.shell_status(),
             at_ns: process::ns(at),
             oom_killed: end != End::Code(0) && oom_kills > 0,
+            unseen: end == End::Unknown,
         };
         if let Err(e) = self.save_exit(key, &exit) {
             // The state directory is full or gone. To keep silent about the end would not make it durable.
             self.notice(
                 key.container(),
+                "EndNotRecorded",
                 format!("its end is announced but could not be recorded: {e}"),
             );
         }
@@ -134,8 +136,7 @@ impl Pod {
     fn save_exit(&self, key: &Key, exit: &Exit) -> Result<()> {
         let bundle = &self.container(key.container())?.bundle;
         if let Key::Exec(_, exec) = key {
-            let dir = records::exec_dir(bundle, exec);
-            std::fs::create_dir_all(&dir).map_err(|e| crate::failure::system(format_args!("mkdir({dir:?})"), &e))?;
+            make_exec_dir(bundle, exec)?;
         }
         Ok(record::save(&records::exit(bundle, key.exec()), exit)?)
     }
@@ -154,6 +155,7 @@ impl Pod {
                 if let Some(container) = self.containers.remove(id) {
                     drop(self.kill_remains(&container.cgroup));
                     self.forget_container(container);
+                    self.save_sandbox();
                 }
             }
             // Its end is a process's end; that of an exec too, which may be waited for.
@@ -221,6 +223,7 @@ impl Pod {
             code: 0,
             at_ns: process::now_ns(),
             oom_killed: false,
+            unseen: false,
         };
         let exit = process.exit.clone().unwrap_or_else(unknown);
         match key {

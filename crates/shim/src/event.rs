@@ -79,6 +79,8 @@ pub enum Event {
         /// When it was reaped.
         at: Timestamp,
     },
+    /// A process that is no child of this shim's has ended: the so many-th question how.
+    Gone(Key, u32),
     /// A process that is being started has said something.
     Handshake(Key),
     /// Time to look again whether a cgroup is empty.
@@ -87,8 +89,8 @@ pub enum Event {
     Drained(Key),
     /// The kernel may have killed a process of this container for lack of memory: the so many-th look at it.
     Oom(String, u32),
-    /// A person should know: about which container, what.
-    Notice(String, String),
+    /// A person should know: about which container, what, and in one word why.
+    Notice(String, String, &'static str),
     /// The grace period of StopSandbox is over.
     GraceOver,
     /// The time after which killed processes are given up on is over.
@@ -107,6 +109,9 @@ pub struct Exit {
     pub at_ns: i64,
     /// Whether the kernel killed a process of the container for lack of memory.
     pub oom_killed: bool,
+    /// Whether nobody saw how it ended: the code says nothing.
+    #[serde(default)]
+    pub unseen: bool,
 }
 
 /// Task.Create.

@@ -29,6 +29,23 @@ pub struct Exec {
     pub(crate) leaf: Option<cgroup::Cgroup>,
 }
 
+impl Exec {
+    /// One that was started by another shim.
+    pub(crate) fn recorded(stdio: Names, process: Process, leaf: Option<cgroup::Cgroup>) -> Exec {
+        Exec {
+            spec: Vec::new(),
+            stdio,
+            process,
+            leaf,
+        }
+    }
+}
+
+/// The name of an exec's cgroup below its container's.
+pub(crate) fn leaf_name(exec: &str) -> String {
+    format!("exec-{exec}")
+}
+
 impl Pod {
     /// Task.Exec: remembers what shall be started.
     pub(crate) fn register_exec(&mut self, exec: event::Exec) -> Result<()> {
@@ -85,9 +102,7 @@ impl Pod {
         let process = parse(&exec.spec)?;
         if exec.leaf.is_none() {
             let group = container.cgroup.as_ref();
-            exec.leaf = group
-                .map(|group| group.exec_leaf(&format!("exec-{}", key.exec())))
-                .transpose()?;
+            exec.leaf = group.map(|group| group.exec_leaf(&leaf_name(key.exec()))).transpose()?;
         }
         let placement = exec.leaf.as_ref().map(cgroup::Cgroup::placement).transpose()?;
         let init = container.process.pidfd().ok_or_else(missing)?;

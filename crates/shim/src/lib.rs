@@ -30,6 +30,7 @@
 
 pub mod state;
 
+pub mod adopt;
 mod container;
 mod control;
 pub mod diary;
@@ -38,6 +39,8 @@ pub mod ending;
 mod event;
 mod exec;
 pub mod failure;
+mod handover;
+mod journal;
 pub mod pod;
 mod pod_service;
 mod process;
@@ -55,4 +58,4 @@ mod terminal;
 mod watch;
 
 pub use pod::Config;
-pub use serve::run;
+pub use serve::{Start, run};

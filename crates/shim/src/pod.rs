@@ -83,11 +83,12 @@ impl Pod {
                     self.ended(&key, end, at);
                 }
             }
+            Event::Gone(key, attempt) => self.gone(&key, attempt),
             Event::Handshake(key) => self.shake_hands(&key),
             Event::Settle(key, attempt) => self.settle(&key, attempt),
             Event::Drained(key) => self.announce(&key),
             Event::Oom(container, attempt) => self.look_for_oom(&container, attempt),
-            Event::Notice(container, text) => self.notice(&container, text),
+            Event::Notice(container, text, reason) => self.notice(&container, reason, text),
             Event::GraceOver => self.kill_everything(),
             Event::StopOver => self.give_up_stopping(),
         }
@@ -173,9 +174,8 @@ impl Pod {
             self.sandbox_became_ready();
             return;
         }
-        if let Key::Container(id) = key {
-            self.save_process(id);
-        }
+        // Another shim must find what this one has announced.
+        self.save_process(key);
         self.tell(Kind::KIND_STARTED, key);
         if let Ok(process) = self.process_mut(key) {
             let pid = process.raw_pid();
@@ -252,8 +252,8 @@ impl Pod {
         }
     }
 
-    /// Tells a person, by the log and the watchers.
-    pub(crate) fn notice(&mut self, container: &str, text: String) {
+    /// Tells a person, by the log and the watchers; `reason` in one word, as events have it.
+    pub(crate) fn notice(&mut self, container: &str, reason: &str, text: String) {
         let key = if container.is_empty() {
             Key::Pause
         } else {
@@ -268,7 +268,7 @@ impl Pod {
             },
         };
         shown.message = text;
-        self.watchers.tell(Kind::KIND_NOTICE, &shown);
+        self.watchers.notice(reason, shown);
     }
 
     /// Sends `event` to the state machine after a while.

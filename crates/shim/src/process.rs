@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::event::{Event, Exit, Key, Reply};
 use crate::failure::{self, Failure, Result};
-use crate::records::Identity;
+use crate::records::{self, Identity};
 use crate::state::State;
 use crate::terminal::Terminal;
 
@@ -99,6 +99,34 @@ impl Process {
         })
     }
 
+    /// A process that another shim has started, and that was not seen to end yet.
+    pub fn recorded(known: &records::Process) -> Process {
+        Process {
+            state: Some(State::Running),
+            pid: pid_of(&known.process),
+            start_time_ticks: known.process.start_time_ticks,
+            created_at_ns: known.created_at_ns,
+            started_at_ns: known.started_at_ns,
+            identity: known.identity.clone(),
+            ..Process::default()
+        }
+    }
+
+    /// pause, as another shim has started it.
+    pub fn pause_recorded(known: &records::ProcessId) -> Process {
+        Process {
+            state: Some(State::Running),
+            pid: pid_of(known),
+            start_time_ticks: known.start_time_ticks,
+            ..Process::default()
+        }
+    }
+
+    /// It is this one.
+    pub fn is_found(&mut self, pidfd: OwnedFd) {
+        self.pidfd = Some(pidfd);
+    }
+
     /// Where it is in its life.
     pub fn state(&self) -> State {
         self.state.unwrap_or(State::Registered)
@@ -168,7 +196,7 @@ impl Process {
                 starter::Progress::Created(mut created) => {
                     let starter::Identity { uid, gid, groups, .. } = created.identity.clone();
                     self.identity = Identity { uid, gid, groups };
-                    self.give_fifos_away();
+                    self.give_fifos_away(created.host_ids());
                     for notice in &created.notices {
                         crate::diary::note(format_args!("process {}: {notice}", self.raw_pid()));
                     }
@@ -208,9 +236,9 @@ impl Process {
 
     /// The FIFOs become the process's user's, who may open them again (`/dev/stdout` of a program that does not run as
     /// root).
-    fn give_fifos_away(&mut self) {
+    fn give_fifos_away(&mut self, (uid, gid): (u32, u32)) {
         use rustix::fs::{Gid, Uid};
-        let (uid, gid) = (Uid::from_raw(self.identity.uid), Gid::from_raw(self.identity.gid));
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         for fifo in mem::take(&mut self.streams.to_be_owned) {
             if let Err(e) = rustix::fs::fchown(&fifo, Some(uid), Some(gid)) {
                 // The process has the descriptors all the same; it can only not open the paths.
@@ -287,12 +315,17 @@ impl Process {
             shown.finished_at_ns = exit.at_ns;
             shown.exit_code = exit.code;
             shown.oom_killed = exit.oom_killed;
+            shown.end_unseen = exit.unseen;
         }
         shown.uid = self.identity.uid;
         shown.gid = self.identity.gid;
         shown.groups = self.identity.groups.clone();
         shown
     }
+}
+
+fn pid_of(known: &records::ProcessId) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(known.pid).ok()?)
 }
 
 /// The signal of this number.

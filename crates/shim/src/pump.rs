@@ -2,9 +2,10 @@
 //!
 //! A pump is a task; the state machine holds its [`Pump`] and talks to it by messages. There are two kinds:
 //!
-//! - The log pump reads a container's FIFOs (or its terminal's master) and writes entries in the CRI's format. When the
-//!   log can't be written, it stops reading: the container waits at its pipe, a notice says so, the write is tried
-//!   again every [`RETRY_MS`], and nothing is lost.
+//! - The log pump takes what is in a container's FIFOs (or its terminal's master) and writes entries in the CRI's format, by
+//!   way of a [`Journal`], so that nothing is lost or doubled if the shim dies. When the log can't be written, it stops
+//!   taking: the container waits at its pipe, a notice says so, the write is tried again every [`RETRY_MS`], and nothing is
+//!   lost.
 //! - The copy pump carries bytes to a caller's FIFO or to a file, as containerd wants it.
 //!
 //! A FIFO is held open at both ends here, so that it never reports end of file or hang-up: the end of output is when
@@ -16,8 +17,7 @@ use std::path::Path;
 use std::task::Poll;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use logs::{Stream, Writer};
+use logs::Stream;
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::event::Event;
 use crate::failure::{Failure, Result};
+use crate::journal::{self, Journal};
 use crate::ready::registered;
 
 /// How long a log that can't be written rests before the next try, in milliseconds.
@@ -45,14 +46,15 @@ pub struct Pump {
 #[derive(Debug)]
 enum Command {
     Drain(oneshot::Sender<()>),
-    Reopen(oneshot::Sender<logs::Result<()>>),
+    Reopen(oneshot::Sender<Result<()>>),
 }
 
 /// Something to read output from.
 pub struct Source {
     fd: AsyncFd<OwnedFd>,
     stream: Stream,
-    /// Read, but not taken by the writer yet: the beginning of a line, or what a full disk holds up.
+    kind: journal::Kind,
+    /// Read by a copy pump, but not written yet.
     carry: Vec<u8>,
     /// A terminal whose other side is closed for good.
     ended: bool,
@@ -60,10 +62,11 @@ pub struct Source {
 
 impl Source {
     /// `fd` must be non-blocking.
-    pub fn new(fd: OwnedFd, stream: Stream) -> Result<Source> {
+    pub fn new(fd: OwnedFd, stream: Stream, kind: journal::Kind) -> Result<Source> {
         Ok(Source {
             fd: registered(fd)?,
             stream,
+            kind,
             carry: Vec::new(),
             ended: false,
         })
@@ -72,6 +75,30 @@ impl Source {
     fn poll_ready(&self, cx: &mut std::task::Context<'_>) -> bool {
         // An error of the reactor's shows in the read that follows.
         !self.ended && self.fd.poll_read_ready(cx).is_ready()
+    }
+
+    /// Takes what is there into a journal. `Ok(0)`: nothing is there now. An error is the journal's.
+    fn take(&mut self, journal: &mut Journal) -> std::io::Result<usize> {
+        if self.ended {
+            return Ok(0);
+        }
+        let (stream, kind) = (self.stream, self.kind);
+        let taken = self.fd.try_io(Interest::READABLE, |fd| {
+            match journal.take(stream, kind, fd.as_fd()) {
+                // Both ends are held open here: 0 can't come from a FIFO, and means the end of anything else.
+                Ok(0) => Err(Errno::IO.into()),
+                done => done,
+            }
+        });
+        match taken {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+            // Every process has closed its side of the terminal.
+            Err(e) if kind == journal::Kind::Terminal && Errno::from_io_error(&e) == Some(Errno::IO) => {
+                self.ended = true;
+                Ok(0)
+            }
+            done => done,
+        }
     }
 
     /// Reads once onto the carried bytes. `None`: nothing is there now.
@@ -108,19 +135,22 @@ fn read_once(fd: std::os::fd::BorrowedFd<'_>, buffer: &mut [u8]) -> std::io::Res
 }
 
 impl Pump {
-    /// Starts a pump from one or two sources into the log at `log`. `container` is named in notices.
+    /// Starts a pump from up to two sources into the log at `log`, by way of the journals in `bundle`. `container` is named
+    /// in notices.
     pub fn to_log(
         sources: Vec<Source>,
+        bundle: &Path,
         log: &Path,
         container: &str,
         events: &mpsc::UnboundedSender<Event>,
     ) -> Result<Pump> {
+        let journal = Journal::open(bundle, log)?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let pump = LogPump {
             sources,
             next: 0,
-            writer: Writer::open(log)?,
-            stuck: false,
+            stuck: journal.is_stuck(),
+            journal,
             draining: false,
             commands: receiver,
             orphaned: false,
@@ -174,7 +204,7 @@ impl Pump {
                 return Err(Failure::Precondition("its output has ended".to_string()));
             }
             match answer.await {
-                Ok(done) => Ok(done?),
+                Ok(done) => done,
                 Err(_) => Err(Failure::Precondition("its output does not go to a log".to_string())),
             }
         }
@@ -186,8 +216,8 @@ struct LogPump {
     sources: Vec<Source>,
     /// The source that is looked at first, next time: a stream that never rests must not starve the other.
     next: usize,
-    writer: Writer,
-    /// The log could not be written; nothing is read until it can.
+    journal: Journal,
+    /// The log could not be written; nothing is taken until it can.
     stuck: bool,
     /// No process can write any more: what is read is all there will ever be.
     draining: bool,
@@ -200,6 +230,8 @@ struct LogPump {
 
 impl LogPump {
     async fn run(mut self) {
+        // What an earlier shim has taken, and not written any more.
+        self.write_all(false);
         while !self.orphaned || self.stuck {
             tokio::select! {
                 biased;
@@ -218,105 +250,100 @@ impl LogPump {
         }
     }
 
-    /// Reads a source until it has nothing more or its turn is over, and writes the log.
+    /// Takes from a source until it has nothing more or its turn is over, and writes the log.
     fn turn(&mut self, source: usize) {
         let mut budget = TURN;
-        while !self.stuck {
-            let idle = match self.sources[source].read() {
-                Some(length) => {
-                    budget = budget.saturating_sub(length);
-                    false
-                }
-                None => true,
-            };
-            self.append(source, idle);
-            if idle || budget == 0 {
+        while !self.stuck && budget > 0 {
+            let taken = self.take(source);
+            budget = budget.saturating_sub(taken);
+            self.write(self.sources[source].stream, taken == 0);
+            if taken == 0 {
+                self.rest();
                 break;
             }
         }
-        self.flush();
     }
 
-    /// Hands the carried bytes to the writer.
-    fn append(&mut self, source: usize, idle: bool) {
-        let Source { carry, stream, .. } = &mut self.sources[source];
-        if carry.is_empty() {
-            *carry = Vec::new();
-            return;
-        }
-        match self.writer.append(Timestamp::now(), *stream, carry, idle) {
-            Ok(used) if used == carry.len() => *carry = Vec::new(),
-            Ok(used) => {
-                carry.drain(..used);
-            }
-            Err(e) => self.get_stuck(&e),
-        }
+    fn take(&mut self, source: usize) -> usize {
+        let taken = self.sources[source].take(&mut self.journal);
+        taken.unwrap_or_else(|e| {
+            self.get_stuck(&crate::failure::system("splice(FIFO, journal)", &e));
+            0
+        })
     }
 
-    fn flush(&mut self) {
-        if let Err(e) = self.writer.flush() {
+    /// Writes what was taken of a stream; with `idle` an unfinished line too.
+    fn write(&mut self, stream: Stream, idle: bool) {
+        if !self.stuck
+            && let Err(e) = self.journal.write(stream, idle)
+        {
             self.get_stuck(&e);
         }
     }
 
-    fn get_stuck(&mut self, why: &logs::Error) {
+    fn write_all(&mut self, idle: bool) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.write(stream, idle);
+        }
+    }
+
+    fn rest(&mut self) {
+        if !self.stuck
+            && let Err(e) = self.journal.rest()
+        {
+            self.get_stuck(&e);
+        }
+    }
+
+    fn get_stuck(&mut self, why: &impl std::fmt::Display) {
         if !self.stuck {
             self.stuck = true;
-            self.notice(format!(
-                "the log can't be written, and the container waits at its pipe: {why}"
-            ));
+            self.notice(
+                "LogNotWritable",
+                format!("the log can't be written, and the container waits at its pipe: {why}"),
+            );
         }
     }
 
     fn retry(&mut self) {
-        if self.writer.flush().is_err() {
+        if self.journal.flush().is_err() {
             return;
         }
         self.stuck = false;
-        for source in 0..self.sources.len() {
-            self.append(source, self.draining);
-            self.flush();
-        }
+        self.write_all(self.draining);
+        self.rest();
         if !self.stuck {
-            self.notice("the log can be written again; nothing was lost".to_string());
+            self.notice(
+                "LogWritable",
+                "the log can be written again; nothing was lost".to_string(),
+            );
         }
     }
 
-    /// Reads everything that is there, whether or not it can be written: at most what the pipes hold, since nobody
+    /// Takes everything that is there, whether or not it can be written: at most what the pipes hold, since nobody
     /// writes any more.
     fn drain(&mut self, done: oneshot::Sender<()>) {
         self.draining = true;
         for source in 0..self.sources.len() {
-            while self.sources[source].read().is_some() {
-                if !self.stuck {
-                    self.append(source, false);
-                }
-            }
-            if !self.stuck {
-                self.append(source, true);
-            }
+            while self.take(source) > 0 {}
         }
-        if !self.stuck {
-            self.flush();
-        }
+        self.write_all(true);
+        self.rest();
         let _ = done.send(());
     }
 
-    fn reopen(&mut self, done: oneshot::Sender<logs::Result<()>>) {
-        let reopened = match self.writer.reopen() {
+    fn reopen(&mut self, done: oneshot::Sender<Result<()>>) {
+        let reopened = self.journal.reopen();
+        if self.journal.is_stuck() {
             // The new file is there; a full disk is the pump's trouble, not the caller's.
-            Err(e @ logs::Error::Full { .. }) => {
-                self.get_stuck(&e);
-                Ok(())
-            }
-            done => done,
-        };
+            self.get_stuck(&"no room for what is to be written");
+        }
         let _ = done.send(reopened);
     }
 
-    fn notice(&self, text: String) {
+    fn notice(&self, reason: &'static str, text: String) {
         // The state machine is gone only when the shim ends.
-        let _ = self.events.send(Event::Notice(self.container.clone(), text));
+        let _ = self.events.send(Event::Notice(self.container.clone(), text, reason));
     }
 }
 

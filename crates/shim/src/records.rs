@@ -4,7 +4,8 @@
 //!  SANDBOX/shim.json                    Sandbox: which pause holds the namespaces, and where its containers are
 //!  BUNDLE/process.json                  Process: a container's first process
 //!  BUNDLE/exit.json                     Exit: how it ended
-//!  BUNDLE/execs/EXEC/exit.json          Exit: how an exec ended
+//!  BUNDLE/execs/EXEC/process.json       Process: an exec
+//!  BUNDLE/execs/EXEC/exit.json          Exit: how it ended
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -31,13 +32,19 @@ pub struct Sandbox {
     pub id: String,
     /// The shim that wrote this.
     pub shim: ProcessId,
+    /// Where pause's config.json is.
+    #[serde(default)]
+    pub bundle: PathBuf,
+    /// The namespaces that pause was started with: kind, and inode in nsfs.
+    #[serde(default)]
+    pub namespaces: Vec<(String, u64)>,
     /// pause, which holds the namespaces; none once the sandbox is stopped.
     pub pause: Option<ProcessId>,
     /// When the sandbox was started, in nanoseconds since 1970.
     pub started_at_ns: i64,
     /// How many pauses there were before this one.
     pub pause_restarts: u32,
-    /// The containers' bundles.
+    /// The containers' bundles, those too that are being made.
     pub bundles: Vec<PathBuf>,
     /// How the sandbox ended.
     pub exit: Option<Exit>,
@@ -54,10 +61,10 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
-/// A container's first process.
+/// A container's first process, or an exec.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
-    /// The container's id.
+    /// The container's id, or the exec's.
     pub id: String,
     /// Which process.
     pub process: ProcessId,
@@ -65,6 +72,9 @@ pub struct Process {
     pub stdio: Names,
     /// As whom it runs.
     pub identity: Identity,
+    /// Whether its input was closed.
+    #[serde(default)]
+    pub input_is_closed: bool,
     /// Its cgroup.
     pub cgroup: Option<String>,
     /// Whether its PID namespace is the sandbox's.
@@ -101,6 +111,11 @@ pub fn sandbox(dir: &Path) -> PathBuf {
 /// Where the record of a container's first process is.
 pub fn process(bundle: &Path) -> PathBuf {
     bundle.join("process.json")
+}
+
+/// Where the record of an exec is.
+pub fn exec_process(bundle: &Path, exec: &str) -> PathBuf {
+    exec_dir(bundle, exec).join("process.json")
 }
 
 /// Where the record of a container's end is, or with `exec` that of an exec's.

@@ -41,6 +41,7 @@ pub fn remove(bundle: &Path) -> Result<Vec<u8>> {
         code: KILLED,
         at_ns: process::now_ns(),
         oom_killed: false,
+        unseen: false,
     });
     let mut response = DeleteResponse::new();
     response.pid = record::load::<records::Process>(&records::process(bundle)).map_or(0, |known| known.process.pid);
@@ -51,7 +52,8 @@ pub fn remove(bundle: &Path) -> Result<Vec<u8>> {
         .map_err(|e| Failure::Invalid(format!("DeleteResponse: {e}")))
 }
 
-fn empty(group: &cgroup::Cgroup) -> Result<()> {
+/// Kills what is in a cgroup and removes it, within a limit.
+pub(crate) fn empty(group: &cgroup::Cgroup) -> Result<()> {
     group.kill()?;
     let end = Instant::now() + KILL_LIMIT;
     // Killed processes leave in their own time, and nobody here is their parent.

@@ -60,6 +60,8 @@ pub struct Sandbox {
     pub(crate) phase: Phase,
     bundle: PathBuf,
     pub(crate) pause: Process,
+    /// What pause was started with: kind and inode.
+    namespaces: Vec<(String, u64)>,
     /// Whether a container was put into pause's PID namespace: then the pod is one with it.
     pub(crate) pid_is_shared: bool,
     pins: Pins,
@@ -94,6 +96,20 @@ impl Pins {
         Ok(Pins(pins))
     }
 
+    /// Adds a namespace as DIR/ns/KIND.
+    pub(crate) fn add(&mut self, dir: &Path, kind: &str, namespace: OwnedFd) {
+        self.0.push((dir.join("ns").join(kind), namespace));
+    }
+
+    /// Kinds and inodes.
+    fn inodes(&self) -> Vec<(String, u64)> {
+        let inode = |(path, fd): &(PathBuf, OwnedFd)| {
+            let kind = path.file_name()?.to_str()?;
+            Some((kind.to_string(), rustix::fs::fstat(fd).ok()?.st_ino))
+        };
+        self.0.iter().filter_map(inode).collect()
+    }
+
     fn get(&self, path: &Path) -> Option<&OwnedFd> {
         self.0.iter().find(|(name, _)| name == path).map(|(_, fd)| fd)
     }
@@ -122,6 +138,23 @@ pub(crate) fn cgroup_path(spec: &Spec) -> Option<String> {
         .as_ref()?
         .to_str()
         .map(str::to_string)
+}
+
+impl Sandbox {
+    /// Becomes what another shim has recorded; pause apart.
+    pub(crate) fn resume(&mut self, record: &records::Sandbox, pins: Pins, cgroup: Option<cgroup::Cgroup>) {
+        self.phase = match record.exit {
+            Some(_) => Phase::Stopped,
+            None => Phase::Created,
+        };
+        self.bundle = record.bundle.clone();
+        self.namespaces = record.namespaces.clone();
+        self.pins = pins;
+        self.cgroup = cgroup;
+        self.exit = record.exit.clone();
+        self.started_at_ns = record.started_at_ns;
+        self.restarts = record.pause_restarts;
+    }
 }
 
 impl crate::pod::Pod {
@@ -211,6 +244,7 @@ impl crate::pod::Pod {
         let pause = &mut self.sandbox.pause;
         let pid = pause.raw_pid();
         let started = Pins::of(pid, &self.sandbox.bundle).and_then(|pins| {
+            self.sandbox.namespaces = pins.inodes();
             self.sandbox.pins = pins;
             pause.start()
         });
@@ -251,7 +285,11 @@ impl crate::pod::Pod {
                 self.go_on_stopping();
             }
             None => {
-                self.notice("", format!("a new pause could not be started: {why}"));
+                self.notice(
+                    "",
+                    "PauseNotRestarted",
+                    format!("a new pause could not be started: {why}"),
+                );
                 self.sandbox_ended(End::Code(255), Timestamp::now());
             }
         }
@@ -271,6 +309,7 @@ impl crate::pod::Pod {
             // the containers have ended by now.
             self.notice(
                 "",
+                "PauseEnded",
                 format!(
                     "pause (pid {dead_pid}) ended ({}): the pod shared its PID namespace and is dead",
                     said(end)
@@ -284,6 +323,7 @@ impl crate::pod::Pod {
         if self.sandbox.quick_deaths >= PAUSE_QUICK_DEATHS_MAX {
             self.notice(
                 "",
+                "PauseGivenUp",
                 format!("pause ended at once {PAUSE_QUICK_DEATHS_MAX} times in a row: given up"),
             );
             self.sandbox_ended(end, at);
@@ -296,11 +336,19 @@ impl crate::pod::Pod {
     fn restart_pause(&mut self, dead_pid: u32, end: End) {
         self.sandbox.restarts += 1;
         self.sandbox.phase = Phase::Starting;
+        // One that a shim had started when it died would be a second. Not Cgroup::kill: what is cloned into a cgroup after
+        // that is killed as well, since Linux 6.14 compares its count of kills with that of the cloning process's cgroup.
+        if let Some(group) = &self.sandbox.cgroup
+            && let Err(e) = group.signal(Signal::KILL)
+        {
+            diary::note(format_args!("cgroup {}: {e}", group.path()));
+        }
         match self.start_pause() {
             Ok(()) => {
                 let new_pid = self.sandbox.pause.raw_pid();
                 self.notice(
                     "",
+                    "PauseRestarted",
                     format!(
                         "pause (pid {dead_pid}) ended ({}); a new one holds the namespaces (pid {new_pid})",
                         said(end)
@@ -318,6 +366,7 @@ impl crate::pod::Pod {
             code: end.shell_status(),
             at_ns: process::ns(at),
             oom_killed: false,
+            unseen: end == End::Unknown,
         };
         self.sandbox.pause.set_ended(end, at);
         self.sandbox.pause.announce(exit.clone());
@@ -507,6 +556,11 @@ impl crate::pod::Pod {
 
     /// Writes the sandbox's record.
     pub(crate) fn save_sandbox(&self) {
+        self.save_sandbox_with(None);
+    }
+
+    /// Writes the sandbox's record, with the bundle of a container that is about to be made.
+    pub(crate) fn save_sandbox_with(&self, unborn: Option<&Path>) {
         let me = rustix::process::getpid();
         let pause = &self.sandbox.pause;
         let record = records::Sandbox {
@@ -521,7 +575,15 @@ impl crate::pod::Pod {
             }),
             started_at_ns: self.sandbox.started_at_ns,
             pause_restarts: self.sandbox.restarts,
-            bundles: self.containers.values().map(|c| c.bundle.clone()).collect(),
+            bundle: self.sandbox.bundle.clone(),
+            namespaces: self.sandbox.namespaces.clone(),
+            bundles: self
+                .containers
+                .values()
+                .map(|c| c.bundle.as_path())
+                .chain(unborn)
+                .map(Path::to_path_buf)
+                .collect(),
             exit: self.sandbox.exit.clone(),
         };
         if let Err(e) = record::save(&records::sandbox(&self.config.dir), &record) {
@@ -565,5 +627,6 @@ fn said(end: End) -> String {
     match end {
         End::Code(code) => format!("exit code {code}"),
         End::Signal(signal) => format!("signal {signal}"),
+        End::Unknown => "nobody saw how".to_string(),
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
+use crate::adopt::Held;
 use crate::door::Door;
 use crate::event::REQUESTS_MAX;
 use crate::failure::{self, Failure, Result};
@@ -20,7 +21,7 @@ use crate::pod_service::PodService;
 use crate::ready::registered;
 use crate::sandbox_service::SandboxService;
 use crate::task_service::create_task_services;
-use crate::{diary, reap};
+use crate::{diary, handover, reap};
 
 /// How many descriptors' readiness the kernel tells at once; more come with the next call. Their buffer is there for ever,
 /// and for tokio's own choice of 1,024 it takes 12 kB.
@@ -29,10 +30,26 @@ const EVENTS_PER_TICK: usize = 64;
 /// How long the last answers may take to be read before the process ends.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
-/// Supervises a pod, asked by whoever connects to the listening unix socket that this process inherited as descriptor
-/// `socket`, until it is told to shut down. The process must have one thread, and no children that are not the pod's.
-pub fn run(config: Config, socket: RawFd) -> Result<()> {
-    let socket = UnixListener::from(sys::inherited::take(socket)?);
+/// How a shim begins: with an inherited descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With nothing: the descriptor is the listening unix socket to serve on.
+    Anew(RawFd),
+    /// With the pod of one that has died: over the descriptor's connection the runtime hands over what it has.
+    Adopting(RawFd),
+}
+
+/// Supervises a pod, asked by whoever connects to its socket, until it is told to shut down. The process must have one
+/// thread, and no children that are not the pod's.
+pub fn run(config: Config, start: Start) -> Result<()> {
+    let (socket, held) = match start {
+        Start::Anew(socket) => (sys::inherited::take(socket)?, None),
+        Start::Adopting(connection) => {
+            let (socket, held) = handover::receive(sys::inherited::take(connection)?)?;
+            (socket, Some(held))
+        }
+    };
+    let socket = UnixListener::from(socket);
     let signals = prepare_process()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -41,7 +58,7 @@ pub fn run(config: Config, socket: RawFd) -> Result<()> {
         .build()
         .map_err(|e| failure::system("epoll_create1()", &e))?;
     let local = tokio::task::LocalSet::new();
-    let done = local.block_on(&runtime, serve(config, socket, signals));
+    let done = local.block_on(&runtime, Box::pin(serve(config, socket, signals, held)));
     // Pumps that could not write the last of a log are not waited for: the disk is full.
     runtime.shutdown_background();
     done
@@ -57,21 +74,27 @@ fn prepare_process() -> Result<OwnedFd> {
     reap::take_signals()
 }
 
-async fn serve(config: Config, socket: UnixListener, signals: OwnedFd) -> Result<()> {
+async fn serve(config: Config, socket: UnixListener, signals: OwnedFd, held: Option<Held>) -> Result<()> {
     let (events, reported) = mpsc::unbounded_channel();
     let (requests, asked) = mpsc::channel(REQUESTS_MAX);
     let signals = registered(signals)?;
     let reaper = tokio::task::spawn_local(reap::run(signals, events.clone()));
 
+    let id = config.id.clone();
+    let mut pod = Pod::new(config, events);
+    if let Some(held) = held {
+        // Before the first question is answered.
+        pod.adopt(held)?;
+    }
     let mut server = listen(socket, &Door::new(requests))?;
     server.start().await.map_err(|e| Failure::Invalid(e.to_string()))?;
     diary::note(format_args!(
         "sandbox {}: hove-shim {} serves",
-        config.id,
+        id,
         env!("CARGO_PKG_VERSION")
     ));
 
-    Pod::new(config, events).run(reported, asked).await;
+    pod.run(reported, asked).await;
 
     reaper.abort();
     if tokio::time::timeout(FAREWELL_LIMIT, server.shutdown()).await.is_err() {

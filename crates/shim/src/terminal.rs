@@ -6,6 +6,7 @@ use rustix::termios::Winsize;
 use tokio::task::AbortHandle;
 
 use crate::failure::Result;
+use crate::journal::Kind;
 use crate::pump::{self, Sink, Source};
 
 /// The master, held for its size, and the task that carries input to it.
@@ -21,7 +22,7 @@ impl Terminal {
         sys::fifo::set_nonblocking(&master, true)?;
         let mut terminal = Terminal { master, input: None };
         if let Some(fifo) = input {
-            let typed = Source::new(fifo, logs::Stream::Stdout)?;
+            let typed = Source::new(fifo, logs::Stream::Stdout, Kind::Fifo)?;
             let keyboard = Sink::fifo(terminal.another_master()?)?;
             terminal.input = Some(tokio::task::spawn_local(pump::copy_input(typed, keyboard)).abort_handle());
         }
@@ -30,7 +31,7 @@ impl Terminal {
 
     /// What the process shows, as a source for a pump.
     pub fn output(&self) -> Result<Source> {
-        Source::new(self.another_master()?, logs::Stream::Stdout)
+        Source::new(self.another_master()?, logs::Stream::Stdout, Kind::Terminal)
     }
 
     /// Changes the size; the process gets SIGWINCH.

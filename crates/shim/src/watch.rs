@@ -21,6 +21,13 @@ impl Watchers {
         }
     }
 
+    /// Tells every watcher what a person should know.
+    pub fn notice(&mut self, reason: &str, about: Process) {
+        let mut notice = change(Kind::KIND_NOTICE, about);
+        notice.reason = reason.to_string();
+        self.0.retain(|watcher| watcher.try_send(notice.clone()).is_ok());
+    }
+
     /// Tells every watcher.
     pub fn tell(&mut self, kind: Kind, process: &Process) {
         self.0

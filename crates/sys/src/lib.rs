@@ -19,6 +19,7 @@ pub mod netfilter;
 pub mod netlink;
 pub mod netns;
 pub mod pidfd;
+pub mod pidfd_info;
 pub mod process;
 pub mod procfs;
 pub mod resolve;

@@ -14,14 +14,17 @@ pub enum End {
     Code(i32),
     /// It was killed by this signal.
     Signal(i32),
+    /// It has ended, and nobody saw how.
+    Unknown,
 }
 
 impl End {
-    /// The status as a shell says it: 128 + signal when killed.
+    /// The status as a shell says it: 128 + signal when killed; 255 if it is unknown.
     pub fn shell_status(self) -> i32 {
         match self {
             End::Code(code) => code,
             End::Signal(signal) => 128 + signal,
+            End::Unknown => 255,
         }
     }
 }
@@ -44,7 +47,7 @@ fn end(status: WaitStatus) -> End {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => End::Code(code),
         (None, Some(signal)) => End::Signal(signal),
-        (None, None) => End::Code(255),
+        (None, None) => End::Unknown,
     }
 }
 

@@ -1,0 +1,332 @@
+//! Taking over a pod whose shim has died (invariant 4).
+//!
+//! The records say who ran ([`crate::records`]). A process is the recorded one if its number and its start time match; it is no
+//! child of this shim's, so its end is seen by its pidfd, and its exit code is asked of the kernel, which keeps it (Linux 6.15)
+//! for those who hold a pidfd from before: this shim, or the runtime, which hands over what it has.
+//!
+//! - What ran goes on: its output through its FIFOs and journals, its cgroup, its execs.
+//! - What had ended, and was recorded, is known. What ended unseen ends now, in the usual order.
+//! - What was being made (no record yet, or not started) is undone: its child, which waited for the dead shim's word, has ended
+//!   or is killed.
+//! - The namespaces are pinned anew: from pause if it lives, else from a container that is in them. A pause that has died
+//!   with the shim is treated as one that dies now.
+//! - A terminal's master has gone with the shim, and the session with it.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use logs::Stream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
+use sys::pidfd::End;
+
+use crate::container::{Container, open_fifo};
+use crate::diary;
+use crate::event::{Event, Exit, Key};
+use crate::exec::Exec;
+use crate::failure::{Failure, Result};
+use crate::journal::Kind;
+use crate::pod::Pod;
+use crate::process::{Process, Streams};
+use crate::pump::Source;
+use crate::ready::registered;
+use crate::records::{self, ProcessId};
+use crate::sandbox::{self, Phase, cgroup_path, load_spec};
+use crate::stdio::{self, Names, Output};
+
+/// How often the kernel is asked how a process ended whose parent has not waited for it yet, after 1, 2, 4 … ms: a second in
+/// all.
+const END_ATTEMPTS: u32 = 10;
+
+/// Processes of which the runtime held a pidfd while there was no shim: by the container's id.
+pub type Held = BTreeMap<String, OwnedFd>;
+
+/// What became of a recorded process.
+enum Fate {
+    /// It lives, or has ended so recently that its pidfd could still be opened.
+    Found(OwnedFd),
+    /// It has ended.
+    Gone(End),
+}
+
+impl Pod {
+    /// Takes over what the last shim has recorded in the sandbox's directory.
+    pub fn adopt(&mut self, mut held: Held) -> Result<()> {
+        let record = match record::load::<records::Sandbox>(&records::sandbox(&self.config.dir)) {
+            Ok(record) => record,
+            // It died before there was anything to be taken over.
+            Err(record::Error::Missing { .. }) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        for bundle in &record.bundles {
+            if let Err(e) = self.adopt_container(bundle, &mut held) {
+                self.notice(
+                    "",
+                    "NotTakenOver",
+                    format!("{} can't be taken over: {e}", bundle.display()),
+                );
+            }
+        }
+        self.adopt_sandbox(&record, &mut held)?;
+        self.save_sandbox();
+        diary::note(format_args!(
+            "sandbox {}: taken over from shim {}, with {} containers",
+            record.id,
+            record.shim.pid,
+            self.containers.len()
+        ));
+        sys::memory::trim();
+        Ok(())
+    }
+
+    fn adopt_container(&mut self, bundle: &Path, held: &mut Held) -> Result<()> {
+        let known = match record::load::<records::Process>(&records::process(bundle)) {
+            Ok(known) => known,
+            Err(record::Error::Missing { .. }) => return self.undo_container(bundle),
+            Err(e) => return Err(e.into()),
+        };
+        let key = Key::Container(known.id.clone());
+        if known.started_at_ns == 0 {
+            // It waits for a word that will not come, or has become its program without anybody being told.
+            return self.undo_container(bundle);
+        }
+        let exit = load_exit(bundle, "")?;
+        let mut process = Process::recorded(&known);
+        let fate = fate(&known.process, held.remove(&known.id))?;
+        if let Some(exit) = &exit {
+            process.announce(exit.clone());
+        } else {
+            process.streams = self.adopt_streams(&known, bundle)?;
+        }
+        let mut container = Container {
+            bundle: bundle.to_path_buf(),
+            stdio: known.stdio.clone(),
+            process,
+            cgroup: self.open_cgroup(known.cgroup.as_deref())?,
+            shares_pid: known.shares_pid,
+            oom_kills: 0,
+            execs: BTreeMap::new(),
+        };
+        let execs = adopt_execs(&known.id, &mut container)?;
+        self.sandbox.pid_is_shared |= known.shares_pid;
+        if exit.is_none() {
+            self.watch_for_oom(&known.id, &container);
+        }
+        self.containers.insert(known.id.clone(), container);
+        for (key, fate) in execs {
+            self.follow(&key, fate)?;
+        }
+        if exit.is_some() {
+            return Ok(());
+        }
+        self.follow(&key, fate)
+    }
+
+    /// The start of this container was never announced. Nothing of it is left when this returns: it may be asked for again.
+    fn undo_container(&mut self, bundle: &Path) -> Result<()> {
+        let path = load_spec(bundle).ok().and_then(|spec| cgroup_path(&spec));
+        if let Some(group) = self.open_cgroup(path.as_deref())? {
+            if let Err(e) = crate::remains::empty(&group) {
+                diary::note(format_args!("{e}"));
+                self.leftovers.push(group);
+            }
+        }
+        diary::note(format_args!("{}: was being made; undone", bundle.display()));
+        crate::container::remove_files(bundle);
+        Ok(())
+    }
+
+    fn open_cgroup(&mut self, path: Option<&str>) -> Result<Option<cgroup::Cgroup>> {
+        let Some(path) = path else { return Ok(None) };
+        match cgroup::Cgroup::open(self.hierarchies()?, path) {
+            Ok(group) => Ok(Some(group)),
+            Err(cgroup::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The streams of a container that nobody has seen end.
+    fn adopt_streams(&self, known: &records::Process, bundle: &Path) -> Result<Streams> {
+        let Names {
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+        } = &known.stdio;
+        let mut streams = Streams::default();
+        let outputs = [Output::parse(stdout)?, Output::parse(stderr)?];
+        if *terminal {
+            // Its session has ended; what it said before may not be in the log yet.
+            if let Output::Log(log) = &outputs[0] {
+                let pump = crate::pump::Pump::to_log(Vec::new(), bundle, log, &known.id, &self.events)?;
+                streams.pump = Some(pump);
+            }
+            return Ok(streams);
+        }
+        if let Some(path) = stdio::parse_input(stdin)?.filter(|_| !known.input_is_closed) {
+            streams.input = Some(sys::fifo::open_both_ends(path, true)?);
+        }
+        let source = |output: &Output, name: &str, stream| match output {
+            Output::Nothing => Ok(None),
+            _ => open_fifo(&bundle.join(name)).and_then(|fifo| Source::new(fifo, stream, Kind::Fifo).map(Some)),
+        };
+        let out = source(&outputs[0], "stdout", Stream::Stdout)?;
+        let err = source(&outputs[1], "stderr", Stream::Stderr)?;
+        streams.pump = self.start_pump(&known.id, bundle, [(out, &outputs[0]), (err, &outputs[1])])?;
+        Ok(streams)
+    }
+
+    fn adopt_sandbox(&mut self, record: &records::Sandbox, held: &mut Held) -> Result<()> {
+        let cgroup = load_spec(&record.bundle).ok().and_then(|spec| cgroup_path(&spec));
+        let group = self.open_cgroup(cgroup.as_deref())?;
+        let pause = match &record.pause {
+            Some(id) => Some((id, fate(id, held.remove(""))?)),
+            None => None,
+        };
+        let pins = self.pin_again(record, &pause);
+        self.sandbox.resume(record, pins, group);
+        let Some((id, fate)) = pause.filter(|_| record.exit.is_none()) else {
+            return Ok(());
+        };
+        self.sandbox.phase = Phase::Ready;
+        self.sandbox.pause = Process::pause_recorded(id);
+        self.follow(&Key::Pause, fate)
+    }
+
+    /// Finds the sandbox's namespaces again, by their numbers, in a process that lives.
+    fn pin_again(&self, record: &records::Sandbox, pause: &Option<(&ProcessId, Fate)>) -> sandbox::Pins {
+        let pause = match pause {
+            Some((id, Fate::Found(pidfd))) => Some((id.pid, pidfd)),
+            _ => None,
+        };
+        let containers = self.containers.values();
+        let containers = containers.filter_map(|c| Some((c.process.raw_pid(), c.process.pidfd()?)));
+        let living: Vec<(u32, &OwnedFd)> = pause.into_iter().chain(containers).collect();
+        let mut pins = sandbox::Pins::default();
+        for (kind, inode) in &record.namespaces {
+            let found = living.iter().find_map(|(pid, pidfd)| {
+                let namespace = sandbox::open_namespace(*pid, kind).ok()?;
+                let is_it = rustix::fs::fstat(&namespace).is_ok_and(|stat| stat.st_ino == *inode);
+                // Lives it still, it was the process of that number all the while.
+                (is_it && is_alive(pidfd)).then_some(namespace)
+            });
+            if let Some(namespace) = found {
+                pins.add(&record.bundle, kind, namespace);
+            }
+        }
+        pins
+    }
+
+    /// Lets a process that is no child of ours be seen to end; at once if it has ended.
+    fn follow(&mut self, key: &Key, fate: Fate) -> Result<()> {
+        match fate {
+            Fate::Found(pidfd) => {
+                let copy = crate::container::copy_of(&pidfd)?;
+                self.process_mut(key)?.is_found(pidfd);
+                let (ready, key, events) = (registered(copy)?, key.clone(), self.events.clone());
+                tokio::task::spawn_local(async move {
+                    if ready.readable().await.is_ok() {
+                        // The state machine is gone only when the shim ends.
+                        let _ = events.send(Event::Gone(key, 0));
+                    }
+                });
+            }
+            Fate::Gone(end) => self.ended(key, end, Timestamp::now()),
+        }
+        Ok(())
+    }
+
+    /// A process that is no child of ours has ended: how, the kernel knows once its parent has waited for it.
+    pub(crate) fn gone(&mut self, key: &Key, attempt: u32) {
+        let Ok(process) = self.process(key) else { return };
+        let Some(pidfd) = process.pidfd() else { return };
+        let end = match sys::pidfd_info::end(pidfd) {
+            Ok(None) if attempt < END_ATTEMPTS => {
+                self.later(
+                    Duration::from_millis(1 << attempt),
+                    Event::Gone(key.clone(), attempt + 1),
+                );
+                return;
+            }
+            Ok(Some(end)) => end,
+            Ok(None) | Err(_) => End::Unknown,
+        };
+        self.ended(key, end, Timestamp::now());
+    }
+}
+
+/// The execs of a container: those that run or ended unseen are returned, those that were being made are undone.
+fn adopt_execs(container_id: &str, container: &mut Container) -> Result<Vec<(Key, Fate)>> {
+    let mut fates = Vec::new();
+    let Ok(entries) = std::fs::read_dir(container.bundle.join("execs")) else {
+        return Ok(fates);
+    };
+    for entry in entries.filter_map(std::result::Result::ok) {
+        let Ok(id) = entry.file_name().into_string() else {
+            continue;
+        };
+        let leaf = || match &container.cgroup {
+            Some(group) => group.exec_leaf(&crate::exec::leaf_name(&id)).map(Some),
+            None => Ok(None),
+        };
+        let known = match record::load::<records::Process>(&records::exec_process(&container.bundle, &id)) {
+            Ok(known) => known,
+            Err(record::Error::Missing { .. }) => {
+                if let Some(leaf) = leaf()? {
+                    leaf.kill()?;
+                    // If it isn't empty yet, it goes with the container's.
+                    let _ = leaf.remove();
+                }
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let mut process = Process::recorded(&known);
+        match load_exit(&container.bundle, &id)? {
+            Some(exit) => process.announce(exit),
+            None => {
+                let key = Key::of(container_id, &id);
+                fates.push((key, fate(&known.process, None)?));
+            }
+        }
+        let leaf = leaf()?;
+        container.execs.insert(id, Exec::recorded(known.stdio, process, leaf));
+    }
+    Ok(fates)
+}
+
+/// How a process ended, if that was recorded.
+fn load_exit(bundle: &Path, exec: &str) -> Result<Option<Exit>> {
+    match record::load::<Exit>(&records::exit(bundle, exec)) {
+        Ok(exit) => Ok(Some(exit)),
+        Err(record::Error::Missing { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Looks for a recorded process. The pidfd is opened before the start time is read, so that both are one process's.
+fn fate(id: &ProcessId, held: Option<OwnedFd>) -> Result<Fate> {
+    let gone = |held: Option<OwnedFd>| {
+        let kept = held.and_then(|pidfd| sys::pidfd_info::end(pidfd).ok().flatten());
+        Ok(Fate::Gone(kept.unwrap_or(End::Unknown)))
+    };
+    let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else {
+        return Err(Failure::Invalid(format!("a record names process {}", id.pid)));
+    };
+    match sys::pidfd::open(pid) {
+        Ok(pidfd) if sys::spawn::start_time_ticks(pid) == Some(id.start_time_ticks) => Ok(Fate::Found(pidfd)),
+        // Another process's number by now, or nobody's.
+        Ok(_) => gone(held),
+        Err(e) if matches!(e.errno, rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => gone(held),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether the process of this pidfd has not ended.
+fn is_alive(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)) == Ok(0)
+}
