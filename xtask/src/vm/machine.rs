@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,15 +16,11 @@ const MEMORY_MIB: &str = "2048";
 /// AppArmor is there but not asked for by default on Debian's cloud kernel's command line; pages for hugetlb's tests.
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,apparmor,bpf hugepages=8 rootfstype=ext4";
-/// How often a guest that says nothing is looked at.
-const LOOK: Duration = Duration::from_millis(200);
-
 /// What becomes of what a guest writes on its disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
     /// It is dropped when the guest ends.
     Dropped,
-    #[allow(dead_code)]
     /// It stays: killing the guest is a power cut, starting it again the reboot after.
     Kept,
 }
@@ -47,8 +42,26 @@ pub struct Machine<'a> {
 pub struct Running {
     qemu: Child,
     console: PathBuf,
-    end: Instant,
     limit: Duration,
+}
+
+/// What to do after a line of the task's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    GoOn,
+    /// Cut the power after that time.
+    Cut(Duration),
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its task is over, with that exit code.
+    Over(i32),
+    /// By itself, before its task was over: it was restarted.
+    Restarted,
+    /// [`Next::Cut`].
+    Cut,
 }
 
 impl Machine<'_> {
@@ -63,7 +76,6 @@ impl Machine<'_> {
         Ok(Running {
             qemu: qemu.spawn().context("qemu-system-x86_64")?,
             console: self.console.clone(),
-            end: Instant::now() + limit,
             limit,
         })
     }
@@ -118,26 +130,31 @@ impl Machine<'_> {
 const OVER: &str = "@hove over ";
 
 impl Running {
-    /// Gives `see` each line that the guest's task prints, until it is over; then its exit code.
-    pub fn follow(mut self, mut see: impl FnMut(&str) -> Result<()>) -> Result<i32> {
+    /// Gives `see` each line that the guest's task prints, until the guest ends.
+    pub fn follow(mut self, mut see: impl FnMut(&str) -> Result<Next>) -> Result<End> {
         let output = self.qemu.stdout.take().context("qemu has no output")?;
-        let watch = Watch::over(&self)?;
+        let watch = Watch::over(&self.qemu, Instant::now() + self.limit)?;
         let mut code = None;
+        let mut cut = false;
         for line in BufReader::new(output).split(b'\n') {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end_matches('\r');
-            match line.strip_prefix(OVER) {
-                Some(said) => code = Some(said.parse().with_context(|| line.to_owned())?),
-                None => see(line)?,
+            if let Some(said) = line.strip_prefix(OVER) {
+                code = Some(said.parse().with_context(|| line.to_owned())?);
+            } else if let Next::Cut(after) = see(line)? {
+                cut = true;
+                watch.kill_at(Instant::now() + after);
             }
         }
-        let in_time = watch.stop();
+        let killed = watch.stop();
         let status = self.qemu.wait()?;
         match code {
-            Some(code) => Ok(code),
-            None if !in_time => bail!("the guest was not over after {:?}{}", self.limit, self.last_words()),
-            None => bail!("the guest ended ({status}) before its task did{}", self.last_words()),
+            Some(code) => Ok(End::Over(code)),
+            None if cut => Ok(End::Cut),
+            None if killed => bail!("the guest was not over after {:?}{}", self.limit, self.last_words()),
+            None if status.success() => Ok(End::Restarted),
+            None => bail!("qemu: {status}{}", self.last_words()),
         }
     }
 
@@ -168,33 +185,44 @@ impl Drop for Running {
 
 /// Kills a guest when its time is over.
 struct Watch {
-    over: Arc<AtomicBool>,
+    /// `None`: it has ended.
+    end: Arc<Mutex<Option<Instant>>>,
     thread: std::thread::JoinHandle<bool>,
 }
 
 impl Watch {
-    fn over(guest: &Running) -> Result<Watch> {
-        let pid = rustix::process::Pid::from_child(&guest.qemu);
+    fn over(qemu: &Child, end: Instant) -> Result<Watch> {
+        let pid = rustix::process::Pid::from_child(qemu);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-        let (over, end) = (Arc::new(AtomicBool::new(false)), guest.end);
-        let told = over.clone();
+        let end = Arc::new(Mutex::new(Some(end)));
+        let told = end.clone();
         let thread = std::thread::spawn(move || {
-            while Instant::now() < end {
-                if told.load(Ordering::Relaxed) {
-                    return true;
+            loop {
+                let end = *told.lock().unwrap_or_else(PoisonError::into_inner);
+                match end.map(|end| end.saturating_duration_since(Instant::now())) {
+                    None => return false,
+                    Some(Duration::ZERO) => break,
+                    Some(left) => std::thread::park_timeout(left),
                 }
-                std::thread::park_timeout(LOOK);
             }
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-            false
+            true
         });
-        Ok(Watch { over, thread })
+        Ok(Watch { end, thread })
     }
 
-    /// Whether the guest ended by itself.
-    fn stop(self) -> bool {
-        self.over.store(true, Ordering::Relaxed);
+    fn set(&self, end: Option<Instant>) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
         self.thread.thread().unpark();
+    }
+
+    fn kill_at(&self, end: Instant) {
+        self.set(Some(end));
+    }
+
+    /// Whether the guest was killed.
+    fn stop(self) -> bool {
+        self.set(None);
         self.thread.join().unwrap_or(false)
     }
 }
