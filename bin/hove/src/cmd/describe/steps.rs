@@ -38,8 +38,8 @@ fn container(event: &Event) -> &str {
 fn after(micros: i128) -> String {
     match micros {
         0 => "0".into(),
-        ..10_000 => format!("+{:.1} ms", micros as f64 / 1e3),
-        ..10_000_000 => format!("+{} ms", micros / 1000),
+        1..10_000 => format!("+{:.1} ms", micros as f64 / 1e3),
+        10_000..10_000_000 => format!("+{} ms", micros / 1000),
         _ => format!("+{:.1} s", micros as f64 / 1e6),
     }
 }
