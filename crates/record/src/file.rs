@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
@@ -10,13 +11,19 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
+/// What is behind the name of a record that is being written.
+pub const TEMPORARY: &str = ".new";
+
 /// How many quarantined versions of one record are kept before the newest is overwritten.
 const QUARANTINED_MAX: u32 = 100;
 
 /// Puts `text` at `path`: the file is the old one or the new one at every instant, also after a power cut.
 pub fn replace(path: &Path, text: &[u8]) -> Result<()> {
-    let temporary = sibling(path, OsStr::new(".new"));
+    let temporary = sibling(path, OsStr::new(TEMPORARY));
+    // Before anything is changed: after the rename, a lack of descriptors would make a failure of what is done.
+    let directory = open_directory_of(path)?;
     let done = write_new(&temporary, text).and_then(|()| {
+        sys::failpoint!("record.written")?;
         rustix::fs::rename(&temporary, path)
             .map_err(|e| sys::Error::new(format_args!("rename({temporary:?}, {path:?})"), e).into())
     });
@@ -25,7 +32,8 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<()> {
         let _ = rustix::fs::unlink(&temporary);
         return done;
     }
-    sync_directory_of(path)
+    sys::failpoint!("record.renamed")?;
+    sync(&directory, path)
 }
 
 /// The content of `path`.
@@ -72,11 +80,16 @@ pub fn set_aside(path: &Path) -> Result<PathBuf> {
 
 /// Removes `path`, if it is there.
 pub fn remove(path: &Path) -> Result<()> {
-    match rustix::fs::unlink(path) {
-        Ok(()) => sync_directory_of(path),
-        Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(sys::Error::new(format_args!("unlink({path:?})"), e).into()),
+    // What a writer that was killed left beside it goes with it.
+    let temporary = sibling(path, OsStr::new(TEMPORARY));
+    for path in [temporary.as_path(), path] {
+        match rustix::fs::unlink(path) {
+            Ok(()) => sync_directory_of(path)?,
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(sys::Error::new(format_args!("unlink({path:?})"), e).into()),
+        }
     }
+    Ok(())
 }
 
 fn write_new(path: &Path, text: &[u8]) -> Result<()> {
@@ -91,18 +104,25 @@ fn write_new(path: &Path, text: &[u8]) -> Result<()> {
 
 /// A rename or unlink is durable when the directory is.
 fn sync_directory_of(path: &Path) -> Result<()> {
+    sync(&open_directory_of(path)?, path)
+}
+
+fn sync(directory: &OwnedFd, path: &Path) -> Result<()> {
+    rustix::fs::fsync(directory)
+        .map_err(|e| sys::Error::new(format_args!("fsync({:?})", path.parent().unwrap_or(Path::new("."))), e).into())
+}
+
+fn open_directory_of(path: &Path) -> Result<OwnedFd> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let fd = rustix::fs::open(
+    rustix::fs::open(
         directory,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .map_err(|e| sys::Error::new(format_args!("open({directory:?}, O_DIRECTORY)"), e))?;
-    rustix::fs::fsync(&fd).map_err(|e| sys::Error::new(format_args!("fsync({directory:?})"), e))?;
-    Ok(())
+    .map_err(|e| sys::Error::new(format_args!("open({directory:?}, O_DIRECTORY)"), e).into())
 }
 
 fn sibling(path: &Path, suffix: &OsStr) -> PathBuf {

@@ -113,6 +113,12 @@ pub fn load<T: Record>(path: &Path) -> Result<T> {
     serde_json::from_str(envelope.record.get()).map_err(|e| corrupt(e.to_string()))
 }
 
+/// Whether a file of this name is a record that was being written when its writer was killed: nothing was acquired by what
+/// it says, and it may be removed.
+pub fn is_unfinished(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().ends_with(file::TEMPORARY.as_bytes())
+}
+
 /// Renames a record that can't be read to the first free `PATH.quarantined-N`, N counting from 1, and returns the new
 /// name. Nothing is overwritten.
 pub fn quarantine(path: &Path) -> Result<PathBuf> {

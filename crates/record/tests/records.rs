@@ -159,7 +159,7 @@ fn quarantine_overwrites_nothing() {
 fn a_failed_save_says_which_call_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let error = save(&dir.path().join("no/such/a.json"), &attempt()).unwrap_err();
-    assert!(error.to_string().contains("O_CREAT"), "{error}");
+    assert!(error.to_string().contains("no/such\", O_DIRECTORY"), "{error}");
 
     let taken = dir.path().join("taken");
     fs::create_dir(&taken).unwrap();
