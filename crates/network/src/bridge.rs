@@ -84,7 +84,9 @@ pub fn set_up(config: &Config, firewall: &Firewall, published: &[Published]) -> 
             .index
         }
     };
+    sys::failpoint!("network.bridge.made").doing(|| format!("make bridge {name}"))?;
     firewall.rebuild(published).map_err(firewall_refused)?;
+    sys::failpoint!("network.bridge.firewall").doing(|| format!("make bridge {name}"))?;
     links
         .set_up_bridge(name, index, gateway, config.subnet.prefix(), has_ipv6())
         .doing(|| format!("bring bridge {name} up"))?;

@@ -99,7 +99,9 @@ impl Network {
             if !alive || !table.pool.mark(record.address) {
                 drop(table);
                 tracing::info!(sandbox = id, address = %record.address, "attachment without a namespace released");
-                self.records.remove(&id)?;
+                if let Err(error) = self.records.remove(&id) {
+                    tracing::warn!(sandbox = id, %error, "its record remains");
+                }
                 continue;
             }
             // The pod was there first, so its ports stay published even if somebody took one while no node ran.
@@ -114,6 +116,10 @@ impl Network {
             table.attachments.insert(id, record);
         }
         if self.table().attachments.is_empty() {
+            // What a killed node left of a bridge that nobody uses, and the ports that its table still gives away.
+            if let Err(error) = self.close_if_unused() {
+                tracing::warn!(%error, "the bridge of before remains");
+            }
             return Ok(());
         }
         self.uplink().map(drop)
@@ -122,6 +128,38 @@ impl Network {
     /// The path that sandbox `id`'s net namespace is, or would be, bound to.
     pub fn namespace_path(&self, id: &str) -> PathBuf {
         self.config.netns_dir.join(id)
+    }
+
+    /// The path that sandbox `id`'s user namespace is, or would be, bound to.
+    pub fn user_namespace_path(&self, id: &str) -> PathBuf {
+        self.user_namespaces().join(id)
+    }
+
+    /// Beside the net namespaces; there only while a pod has one.
+    fn user_namespaces(&self) -> PathBuf {
+        self.config.netns_dir.with_file_name("userns")
+    }
+
+    /// Makes a user namespace with these maps for sandbox `id`, and its net namespace inside it: so that the pod's root
+    /// may configure it, and mount its /sys. Then as [`Self::make_namespace`]. Idempotent.
+    pub fn make_namespace_in(&self, id: &str, maps: &sys::userns::Maps) -> Result<PathBuf> {
+        check_id(id)?;
+        let (user, net) = (self.user_namespace_path(id), self.namespace_path(id));
+        let doing = || format!("make the user and net namespaces of sandbox {id}");
+        let is_net = |path: &PathBuf| sys::netns::open(path).is_ok_and(|file| sys::netns::is_namespace(file.as_fd()));
+        if !(sys::userns::is_bound(&user) && is_net(&net)) {
+            // Left by a crash half-way.
+            for path in [&user, &net] {
+                sys::netns::remove_bound(path).doing(doing)?;
+            }
+            make_directory(&self.user_namespaces())?;
+            sys::userns::make_bound(maps, &user, Some(&net)).doing(doing)?;
+        }
+        let namespace = sys::netns::open(&net).doing(doing)?;
+        sys::netns::within(namespace.as_fd(), set_up_namespace)
+            .and_then(|inside| inside)
+            .doing(doing)?;
+        Ok(net)
     }
 
     /// Makes a net namespace for sandbox `id` with its loopback up, and returns its path. Idempotent.
@@ -135,14 +173,8 @@ impl Network {
             // Left by a crash between making the file and binding the namespace on it.
             sys::netns::remove_bound(&path).doing(|| format!("make the net namespace of sandbox {id}"))?;
         }
-        sys::netns::make_bound(&path, || {
-            if has_ipv6() {
-                // Links that this namespace gets from now on have no link-local address: they carry IPv4 only.
-                let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1");
-            }
-            Links::open()?.loopback_up()
-        })
-        .doing(|| format!("make the net namespace of sandbox {id}"))?;
+        sys::netns::make_bound(&path, set_up_namespace).doing(|| format!("make the net namespace of sandbox {id}"))?;
+        sys::failpoint!("network.namespace.bound").doing(|| format!("make the net namespace of sandbox {id}"))?;
         Ok(path)
     }
 
@@ -213,6 +245,10 @@ impl Network {
         if let Err(error) = saved {
             table.pool.give_back(address);
             table.attachments.remove(id);
+            // It may be there, though it is not known to be durable.
+            if let Err(failure) = self.records.remove(id) {
+                tracing::warn!(sandbox = id, %failure, "the record of a failed attachment remains");
+            }
             return Err(error);
         }
         table.attachments.insert(id.to_owned(), record.clone());
@@ -220,14 +256,19 @@ impl Network {
     }
 
     fn connect(&self, id: &str, record: &AttachmentRecord, namespace: &OwnedFd) -> Result<()> {
+        let doing = || format!("connect sandbox {id}");
+        sys::failpoint!("network.attach.reserved").doing(doing)?;
         let mut sockets = Vec::with_capacity(record.ports.len());
         for mapping in &record.ports {
             let just_closed = self.table().held.closed_just_now(mapping);
             sockets.push(ports::bind(mapping, just_closed)?);
         }
         self.table().held.keep(id, sockets);
+        sys::failpoint!("network.attach.held").doing(doing)?;
         self.link(id, record, namespace)?;
+        sys::failpoint!("network.attach.configured").doing(doing)?;
         self.publish(record)?;
+        sys::failpoint!("network.attach.published").doing(doing)?;
         let mut table = self.table();
         let finished = AttachmentRecord {
             attached: true,
@@ -235,7 +276,8 @@ impl Network {
         };
         self.records.save(id, &finished)?;
         table.attachments.insert(id.to_owned(), finished);
-        Ok(())
+        drop(table);
+        sys::failpoint!("network.attach.recorded").doing(doing)
     }
 
     /// Makes the veth pair and configures both ends.
@@ -260,6 +302,7 @@ impl Network {
             _ => {}
         }
         made.doing(doing)?;
+        sys::failpoint!("network.attach.linked").doing(doing)?;
         let index = links.find(host).doing(doing)?.map_or(0, |link| link.index);
         links.set_up_port(host, index, mac, has_ipv6()).doing(doing)?;
         let (subnet, address) = (self.config.subnet, record.address);
@@ -322,9 +365,14 @@ impl Network {
     pub fn release(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let removed = sys::netns::remove_bound(&self.namespace_path(id))
+            .and_then(|()| sys::failpoint!("network.release.unbound"))
             .doing(|| format!("remove the net namespace of sandbox {id}"));
+        let user = sys::netns::remove_bound(&self.user_namespace_path(id))
+            .doing(|| format!("remove the user namespace of sandbox {id}"));
+        // Gone with the last of them.
+        let _ = std::fs::remove_dir(self.user_namespaces());
         let given_back = self.give_back(id);
-        removed.and(given_back)
+        removed.and(user).and(given_back)
     }
 
     /// Ports first, then the record, then the address: what is free in memory is free on the machine.
@@ -333,7 +381,10 @@ impl Network {
             // A record that is on disk and not in memory can't be: `open` reads them all.
             return Ok(());
         };
-        let withdrawn = self.withdraw(id, &record);
+        let doing = || format!("give back what sandbox {id} has");
+        let withdrawn = self
+            .withdraw(id, &record)
+            .and_then(|()| sys::failpoint!("network.release.withdrawn").doing(doing));
         let mut table = self.table();
         table.held.let_go(id, &record.ports);
         table.withdrawing.remove(id);
@@ -342,7 +393,9 @@ impl Network {
             table.attachments.remove(id);
             table.pool.give_back(record.address);
         }
-        withdrawn.and(forgotten)
+        drop(table);
+        let reached = sys::failpoint!("network.release.forgotten").doing(doing);
+        withdrawn.and(forgotten).and(reached)
     }
 
     fn withdraw(&self, id: &str, record: &AttachmentRecord) -> Result<()> {
@@ -466,6 +519,15 @@ impl Network {
     fn bridge(&self) -> MutexGuard<'_, Uplink> {
         self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a new net namespace needs, done by a thread inside it.
+fn set_up_namespace() -> sys::Result<()> {
+    if has_ipv6() {
+        // Links that this namespace gets from now on have no link-local address: they carry IPv4 only.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1");
+    }
+    Links::open()?.loopback_up()
 }
 
 fn published(record: &AttachmentRecord) -> Vec<Published> {

@@ -59,10 +59,13 @@ impl Records {
     pub fn open(state_dir: &Path) -> Result<Records> {
         let attachments = state_dir.join("attachments");
         make_directory(&attachments)?;
-        Ok(Records {
+        let records = Records {
             pool: state_dir.join("pool.json"),
             attachments,
-        })
+        };
+        sweep_unfinished(state_dir)?;
+        sweep_unfinished(&records.attachments)?;
+        Ok(records)
     }
 
     /// The address given out last, as far as is known.
@@ -104,7 +107,11 @@ impl Records {
                     found.insert(id.to_owned(), attachment);
                 }
                 Err(record::Error::Missing { .. }) => {}
-                Err(record::Error::Foreign { .. }) => record::remove(&path)?,
+                Err(record::Error::Foreign { .. }) => {
+                    if let Err(error) = record::remove(&path) {
+                        tracing::warn!(%error, "an attachment of another boot remains");
+                    }
+                }
                 Err(error) => set_aside(&path, &error),
             }
         }
@@ -124,6 +131,24 @@ impl Records {
     fn path(&self, id: &str) -> PathBuf {
         self.attachments.join(format!("{id}.json"))
     }
+}
+
+/// Removes what a node was writing when it was killed.
+fn sweep_unfinished(directory: &Path) -> Result<()> {
+    let failed = |source| Error::File {
+        what: "list",
+        path: directory.to_owned(),
+        source,
+    };
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if record::is_unfinished(path.as_os_str())
+            && let Err(error) = record::remove(&path)
+        {
+            tracing::warn!(%error, "a record that was being written remains");
+        }
+    }
+    Ok(())
 }
 
 fn set_aside(path: &Path, error: &record::Error) {
