@@ -133,31 +133,47 @@ impl Snapshots {
     pub fn create(&self, writable: &Writable) -> Result<()> {
         let new = self.dir.join(format!(".new-{}", writable.number));
         let named = self.dir.join(writable.number.to_string());
+        let made = self.fill_new(writable, &new).and_then(|()| {
+            let reached = sys::failpoint!("image.snapshot.made");
+            reached.map_err(|e| Error::io("making", &new)(e.into()))?;
+            fs::rename(&new, &named).map_err(Error::io("renaming", &new))
+        });
+        if made.is_err() {
+            // A full disk needs the room; the failure is the one to tell. What stays is swept at the next start.
+            if let Err(error) = self.abandon_layer(writable.number) {
+                tracing::warn!(key = %writable.key, %error, "a snapshot that could not be made remains");
+            }
+        }
+        made?;
+        sys::failpoint!("image.snapshot.named").map_err(|e| Error::io("making", &named)(e.into()))
+    }
+
+    fn fill_new(&self, writable: &Writable, new: &Path) -> Result<()> {
         let make = || -> io::Result<()> {
-            fs::create_dir(&new)?;
+            fs::create_dir(new)?;
             fs::create_dir(new.join("fs"))?;
             fs::create_dir(new.join("work"))?;
             fs::write(new.join("snapshot.json"), serde_json::to_vec(writable)?)
         };
-        make().map_err(Error::io("making", &new))?;
+        make().map_err(Error::io("making", new))?;
         let below = writable
             .lower
             .first()
             .map_or_else(|| self.empty(), |number| self.fs(*number));
         let old = tree::open_directory(&below).map_err(Error::call("opening", &below))?;
-        let root = tree::open_directory(&new.join("fs")).map_err(Error::call("opening", &new))?;
+        let root = tree::open_directory(&new.join("fs")).map_err(Error::call("opening", new))?;
         let stat = rustix::fs::fstat(&old).map_err(Error::call("stat", &below))?;
         tree::copy_metadata(&old, &stat, &root).map_err(|e| Error::Io {
             action: "copying the root of",
             path: below,
             source: io::Error::other(e),
-        })?;
-        fs::rename(&new, &named).map_err(Error::io("renaming", &new))
+        })
     }
 
     /// Removes a snapshot or a layer, directory and all; a missing one is no error.
     pub fn remove(&self, number: u64) -> Result<()> {
-        self.remove_named(&number.to_string())
+        self.remove_named(&number.to_string())?;
+        sys::failpoint!("image.snapshot.removed").map_err(|e| Error::io("removing", &self.dir)(e.into()))
     }
 
     fn remove_named(&self, name: &str) -> Result<()> {

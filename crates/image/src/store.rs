@@ -381,7 +381,11 @@ impl Store {
             writable
         };
         if let Err(error) = self.snapshots.create(&writable) {
-            self.state().writables.remove(key);
+            // The key stays taken until its directory is gone.
+            match self.snapshots.remove(writable.number) {
+                Ok(()) => drop(self.state().writables.remove(key)),
+                Err(failure) => tracing::warn!(key, %failure, "a snapshot that could not be made remains"),
+            }
             return Err(error);
         }
         Ok(self.stacked(&writable))

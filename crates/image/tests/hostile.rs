@@ -218,6 +218,103 @@ fn devices_and_pipes_are_made_never_opened() {
 }
 
 #[test]
+fn types_that_no_layer_has() {
+    // A volume's label, a continued volume, an old sparse file's continuation, a vendor's own, none at all.
+    for kind in [b'V', b'M', b'N', b'A', b'Z', 0xff] {
+        let layer = Layer::new().entry(EntryType::new(kind), "f", "", b"");
+        let error = Place::new().unpack(layer).unwrap_err().to_string();
+        assert!(error.contains("is none that a layer may have"), "{error}");
+    }
+}
+
+/// A header and, for PAX's records, what it describes; then an ordinary file.
+fn with_header(change: impl FnOnce(&mut Header), data: &[u8]) -> Layer {
+    let mut layer = Layer::new();
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    header.set_size(data.len() as u64);
+    header.as_mut_bytes()[..1].copy_from_slice(b"h");
+    change(&mut header);
+    header.set_cksum();
+    layer.0.get_mut().extend_from_slice(header.as_bytes());
+    layer.0.get_mut().extend_from_slice(data);
+    let padding = data.len().next_multiple_of(512) - data.len();
+    layer.0.get_mut().extend_from_slice(&vec![0; padding]);
+    layer.file("f", "ordinary")
+}
+
+fn with_pax(records: &[(&str, &str)]) -> Layer {
+    let record = |(key, value): &(&str, &str)| {
+        let rest = format!(" {key}={value}\n");
+        // The length counts its own digits; all of these have two.
+        format!("{:02}{rest}", rest.len() + 2)
+    };
+    let records: String = records.iter().map(record).collect();
+    with_header(|header| header.set_entry_type(EntryType::XHeader), records.as_bytes())
+}
+
+#[test]
+fn headers_that_promise_too_much() {
+    let error = |layer: Layer| Place::new().unpack(layer).unwrap_err().to_string();
+    // Sizes that overflow when they are rounded up to blocks, in a header and in PAX's words.
+    for size in [u64::MAX, u64::MAX - 100, i64::MAX as u64] {
+        let said = error(with_header(|header| header.set_size(size), b""));
+        assert!(
+            said.contains("out of range") || said.contains("unpacked_bytes"),
+            "{said}"
+        );
+    }
+    assert!(error(with_pax(&[("size", "18446744073709551615")])).contains("out of range"));
+    assert!(error(with_pax(&[("size", "many")])).contains("is no number"));
+    // A file that says it is longer than the archive.
+    assert!(error(with_header(|header| header.set_size(1 << 20), b"")).contains("ends in the middle"));
+    // The id that means “unchanged”, and one that is none.
+    assert!(error(with_pax(&[("uid", "4294967295")])).contains("no id"));
+    assert!(error(with_pax(&[("gid", "4294967296")])).contains("no id"));
+    assert!(error(with_pax(&[("mtime", "tomorrow")])).contains("no time"));
+    // Names and records without end.
+    let kinds = [
+        (EntryType::GNULongName, "at most 4096"),
+        (EntryType::GNULongLink, "at most 4096"),
+        (EntryType::XHeader, "at most"),
+        (EntryType::XGlobalHeader, "at most"),
+    ];
+    for (kind, words) in kinds {
+        let said = error(with_header(
+            |header| {
+                header.set_entry_type(kind);
+                header.set_size(4 << 20);
+            },
+            &vec![b'a'; 4 << 20],
+        ));
+        assert!(said.contains(words), "{said}");
+    }
+    // A zero byte would end the name for the kernel, and not for us.
+    assert!(error(with_pax(&[("path", "a\0b")])).contains("zero byte"));
+}
+
+#[test]
+fn what_is_said_twice() {
+    // The last word counts, as with GNU tar: for records of one entry, and for names of one archive.
+    let place = Place::new();
+    place.unpack(with_pax(&[("path", "a"), ("path", "b")])).unwrap();
+    assert_eq!(place.read("b"), "ordinary");
+    assert!(!place.layer().join("a").exists());
+    let place = Place::new();
+    let layer = Layer::new()
+        .file("d/f", "1")
+        .symlink("d", "elsewhere")
+        .dir("d")
+        .file("./d//f", "2");
+    place.unpack(layer).unwrap();
+    assert_eq!(place.read("d/f"), "2");
+}
+
+#[test]
 fn later_entries_win_whatever_stood_there() {
     let place = Place::new();
     let layer = Layer::new()
