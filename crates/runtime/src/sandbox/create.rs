@@ -68,7 +68,9 @@ impl Sandbox {
         if self.state.record.netns.is_some() {
             let ports = ports(&self.state.record.config.port_mappings)?;
             let (network, id) = (self.node.network.clone(), self.state.record.id.clone());
-            let attachment = blocking(move || network.attach(id.as_str(), &ports)).await?;
+            let name = self.state.record.config.metadata.clone().unwrap_or_default();
+            let holder = format!("pod {}/{}", name.namespace, name.name);
+            let attachment = blocking(move || network.attach_as(id.as_str(), &holder, &ports)).await?;
             // Saved with the next step: until then, an undo needs no addresses to release them.
             self.state.record.ips = attachment.ips;
         }
