@@ -243,7 +243,11 @@ impl Pod {
     pub(crate) fn gone(&mut self, key: &Key, attempt: u32) {
         let Ok(process) = self.process(key) else { return };
         let Some(pidfd) = process.pidfd() else { return };
+        let zombie = process
+            .pid()
+            .and_then(|pid| sys::pidfd_info::end_of_zombie(pid, process.start_time_ticks()));
         let end = match sys::pidfd_info::end(pidfd) {
+            Ok(None) | Err(_) if zombie.is_some() => zombie.unwrap_or(End::Unknown),
             Ok(None) if attempt < END_ATTEMPTS => {
                 self.later(
                     Duration::from_millis(1 << attempt),

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use crate::pidfd::End;
 use crate::{Error, Result};
@@ -42,14 +43,28 @@ pub fn end(pidfd: impl AsFd) -> Result<Option<End>> {
             _ => Err(error),
         };
     }
-    Ok((info.mask & PIDFD_INFO_EXIT != 0).then(|| {
-        let status = info.exit_code;
-        if libc::WIFSIGNALED(status) {
-            End::Signal(libc::WTERMSIG(status))
-        } else {
-            End::Code(libc::WEXITSTATUS(status))
-        }
-    }))
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then(|| end_of(info.exit_code)))
+}
+
+/// How the process ended whose number is `pid` and that was started at `start_time_ticks`, if it is dead and its parent has
+/// not waited for it yet: /proc/PID/stat says it to those who may trace it (proc_pid_stat(5), exit_code).
+pub fn end_of_zombie(pid: Pid, start_time_ticks: u64) -> Option<End> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The second field is the command in parentheses and may contain anything, parentheses too.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?;
+    let started: u64 = fields.nth(18)?.parse().ok()?;
+    let status: i32 = fields.nth(29)?.parse().ok()?;
+    (state == "Z" && started == start_time_ticks).then(|| end_of(status))
+}
+
+/// What a wait status says.
+fn end_of(status: i32) -> End {
+    if libc::WIFSIGNALED(status) {
+        End::Signal(libc::WTERMSIG(status))
+    } else {
+        End::Code(libc::WEXITSTATUS(status))
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +74,7 @@ mod tests {
     use super::*;
     use std::process::{Command, Stdio};
 
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use rustix::process::{PidfdFlags, pidfd_open};
 
     #[test]
     fn an_end_is_known_after_it_was_reaped() {
@@ -71,7 +86,16 @@ mod tests {
                 .unwrap();
             let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
             assert_eq!(end(&pidfd).unwrap(), None);
+            let pid = Pid::from_child(&child);
+            let started = crate::spawn::start_time_ticks(pid).unwrap();
+            assert_eq!(end_of_zombie(pid, started), None);
             drop(child.stdin.take());
+            rustix::event::poll(
+                &mut [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)],
+                None,
+            )
+            .unwrap();
+            assert_eq!(end_of_zombie(pid, started), Some(expected));
             child.wait().unwrap();
             match end(&pidfd).unwrap() {
                 Some(found) => assert_eq!(found, expected),

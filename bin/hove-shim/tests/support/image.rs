@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const APPLETS: &str = "sh cat ls id ps hostname stat grep readlink true false sleep env tty stty dd wc kill seq yes head \
+const APPLETS: &str = "sh cat ls id ps hostname stat grep readlink true false sleep env tty stty dd wc kill seq yes head tr \
                        tail mkdir touch usleep nohup setsid trap test printf od unshare mount";
 
 /// The root's directory. It lies in the build's own directory and is made again when it is missing.

@@ -5,7 +5,7 @@
 pub mod image;
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -216,6 +216,12 @@ impl Pod {
 
     /// Task.Create with a log, or with FIFOs for a terminal's sake.
     pub async fn create(&self, container: &str, spec: Spec) -> Result<u32, Failure> {
+        let request = self.create_request(container, spec);
+        Ok(self.client.task.create(deadline(LIMIT), &request).await?.pid)
+    }
+
+    /// Makes the bundle; what Task.Create is asked for then.
+    pub fn create_request(&self, container: &str, spec: Spec) -> task::CreateTaskRequest {
         let bundle = self.bundle(container);
         fs::create_dir_all(&bundle).unwrap();
         fs::write(bundle.join("config.json"), self.config(container, &spec).to_string()).unwrap();
@@ -229,7 +235,7 @@ impl Pod {
             sys::fifo::make(&bundle.join("stdin")).unwrap();
             request.stdin = bundle.join("stdin").display().to_string();
         }
-        Ok(self.client.task.create(deadline(LIMIT), &request).await?.pid)
+        request
     }
 
     pub async fn start_process(&self, container: &str, exec: &str) -> Result<u32, Failure> {
@@ -412,6 +418,64 @@ impl Pod {
     pub fn kill_shim(&mut self) {
         self.shim.kill().unwrap();
         self.shim.wait().unwrap();
+    }
+
+    /// Has another shim take the pod over, as the runtime does it: with a socket, and the pidfds that were held meanwhile.
+    pub async fn adopt(&mut self, held: &[(&str, OwnedFd)]) {
+        let socket = self.dir().join("shim.sock");
+        fs::remove_file(&socket).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        sys::scm::send(ours.as_fd(), b"socket", Some(listener.as_fd())).unwrap();
+        for (container, pidfd) in held {
+            let name = format!("process {container}");
+            sys::scm::send(ours.as_fd(), name.as_bytes(), Some(pidfd.as_fd())).unwrap();
+        }
+        drop(ours);
+        self.shim = Command::new("/bin/sh")
+            .args(["-c", "exec \"$0\" \"$@\" 3<&0 </dev/null"])
+            .arg(env!("CARGO_BIN_EXE_hove-shim"))
+            .args(["--id", &self.id, "--adopt", "--handover-fd", "3", "--dir"])
+            .arg(self.dir.path())
+            .stdin(Stdio::from(theirs))
+            .stderr(
+                fs::File::options()
+                    .append(true)
+                    .open(self.dir().join("shim.log"))
+                    .unwrap(),
+            )
+            .spawn()
+            .unwrap();
+        self.client = Client::connect(&socket).await.unwrap();
+    }
+
+    /// SIGKILL to the shim, and another one in its place.
+    pub async fn replace_shim(&mut self) {
+        self.kill_shim();
+        self.adopt(&[]).await;
+        self.state().await;
+    }
+
+    /// pause's number, if the sandbox is ready.
+    pub async fn client_sandbox_ready(&self) -> Option<u32> {
+        let request = Default::default();
+        let status = self.client.sandbox.sandbox_status(deadline(LIMIT), &request);
+        let status = status.await.unwrap();
+        (status.state == "SANDBOX_READY").then_some(status.pid)
+    }
+
+    /// Pod.ReopenLog
+    pub async fn reopen_log(&self, container: &str) -> Result<(), Failure> {
+        let mut request = shim::ReopenLogRequest::new();
+        request.container_id = container.to_string();
+        self.client.pod.reopen_log(deadline(LIMIT), &request).await?;
+        Ok(())
     }
 
     /// ShutdownSandbox; the shim's exit code.
