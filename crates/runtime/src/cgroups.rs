@@ -35,11 +35,12 @@ impl Cgroups {
         &self.hierarchies
     }
 
-    /// Those of `path` and the cgroups above it that do not exist yet: what a sandbox is to record before it calls
-    /// [`Cgroups::acquire`].
+    /// Those of `path` and the cgroups above it that do not exist yet, or that exist for other sandboxes' sake: what a
+    /// sandbox is to record before it calls [`Cgroups::acquire`]. The last one takes them away, whoever made them.
     pub(crate) fn missing(&self, path: &str) -> Vec<String> {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         with_ancestors(path)
-            .filter(|p| Cgroup::open(&self.hierarchies, p).is_err())
+            .filter(|p| users.get(p).is_some_and(|s| s.ours) || Cgroup::open(&self.hierarchies, p).is_err())
             .collect()
     }
 

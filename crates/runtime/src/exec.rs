@@ -16,6 +16,7 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::container::signal::SIGKILL;
 use crate::disk::{make_dir, make_fifo, read_spec};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
@@ -29,8 +30,6 @@ const BUFFER_BYTES: usize = 32 << 10;
 /// What is read at most after the process has ended: as much as a FIFO can hold (/proc/sys/fs/pipe-max-size). Whatever
 /// comes after that is written by someone else.
 const DRAIN_BYTES: usize = 1 << 20;
-
-const SIGKILL: i32 = 9;
 
 /// Which streams an exec has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,6 +85,7 @@ impl Exec {
             .shim
             .wait(self.task.container.as_str(), &self.task.exec_id)
             .await?;
+        sys::failpoint!("exec.ended")?;
         self.task.ended = true;
         self.task.forget().await;
         Ok(code.cast_signed())
@@ -182,10 +182,13 @@ impl Task {
             stdout: path(&stdout),
             stderr: path(&stderr),
         };
+        sys::failpoint!("exec.made")?;
         self.shim
             .exec(self.container.as_str(), &self.exec_id, process, paths)
             .await?;
+        sys::failpoint!("exec.registered")?;
         self.shim.start(self.container.as_str(), &self.exec_id).await?;
+        sys::failpoint!("exec.started")?;
         Ok((stdin.map(|f| f.end), stdout.map(|f| f.end), stderr.map(|f| f.end)))
     }
 
@@ -201,14 +204,17 @@ impl Drop for Task {
         }
         let (shim, container) = (self.shim.clone(), self.container.clone());
         let (exec_id, dir) = (std::mem::take(&mut self.exec_id), std::mem::take(&mut self.dir));
-        tokio::spawn(async move {
-            // It may have ended meanwhile, or never have started; then there is nothing to kill or to wait for.
-            if shim.kill(container.as_str(), &exec_id, SIGKILL, true).await.is_ok() {
-                let _ = shim.wait(container.as_str(), &exec_id).await;
-            }
-            forget(&shim, &container, &exec_id, &dir).await;
-        });
+        tokio::spawn(abandon(shim, container, exec_id, dir));
     }
+}
+
+/// Ends an exec that nobody listens to any more, and forgets it.
+pub(crate) async fn abandon(shim: ShimClient, container: ContainerId, exec_id: String, dir: PathBuf) {
+    // It may have ended meanwhile, or never have started; then there is nothing to kill or to wait for.
+    if shim.kill(container.as_str(), &exec_id, SIGKILL, true).await.is_ok() {
+        let _ = shim.wait(container.as_str(), &exec_id).await;
+    }
+    forget(&shim, &container, &exec_id, &dir).await;
 }
 
 async fn forget(shim: &ShimClient, container: &ContainerId, exec_id: &str, dir: &Path) {

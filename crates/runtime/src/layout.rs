@@ -100,7 +100,11 @@ impl ContainerDir {
         self.0.join("rootfs")
     }
 
+    pub(crate) fn execs(&self) -> PathBuf {
+        self.0.join("execs")
+    }
+
     pub(crate) fn exec(&self, exec_id: &str) -> PathBuf {
-        self.0.join("execs").join(exec_id)
+        self.execs().join(exec_id)
     }
 }

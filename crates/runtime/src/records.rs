@@ -57,6 +57,17 @@ pub(crate) struct ProcessName {
     pub(crate) start_time_ticks: u64,
 }
 
+impl ProcessName {
+    /// The process that has the number `pid` now.
+    pub(crate) fn of(pid: u32) -> Option<ProcessName> {
+        let number = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+        Some(ProcessName {
+            pid: number.as_raw_nonzero().get(),
+            start_time_ticks: sys::spawn::start_time_ticks(number)?,
+        })
+    }
+}
+
 /// What is to become of a container. Recorded before anything is done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ContainerIntent {

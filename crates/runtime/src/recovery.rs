@@ -5,19 +5,24 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tracing::{error, info, warn};
 
 use crate::blocking::blocking;
 use crate::container::Container;
-use crate::disk::remove_tree;
+use crate::container::signal::SIGKILL;
+use crate::disk::{read_spec, remove_file, remove_tree};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, SandboxId};
 use crate::node::Node;
-use crate::records::{ContainerIntent, ContainerRecord, Intent, SandboxRecord};
+use crate::records::{ContainerIntent, ContainerRecord, Intent, ProcessName, SandboxRecord};
 use crate::sandbox::{Phase, Sandbox, Step, release_orphan, remove_sandbox_dir};
-use crate::shim::ShimClient;
+use crate::shim::{ShimClient, ShimProcess};
+
+/// How long the supervisor of a sandbox whose record is broken may take to end, before it is killed.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What `record::quarantine` puts behind a name.
 const QUARANTINED: &str = ".quarantined-";
@@ -54,10 +59,6 @@ async fn recover_one(node: &Arc<Node>, id: &SandboxId) {
             info!(sandbox = %id, "the machine was restarted since; its directory is removed");
             release_orphan(node, id).await.and_then(|()| remove_sandbox_dir(&dir))
         }
-        Err(error @ record::Error::Version { .. }) => {
-            error!(sandbox = %id, %error, "left alone");
-            return;
-        }
         // Nothing is acquired before the first record is there, and nothing is left once it is removed.
         Err(record::Error::Missing { .. }) if is_bare(dir.path()) => remove_tree(dir.path()),
         Err(error) => quarantine(node, id, &error.into()).await,
@@ -70,19 +71,25 @@ async fn recover_one(node: &Arc<Node>, id: &SandboxId) {
 /// Goes on where the record says the sandbox was.
 async fn take_up(node: &Arc<Node>, record: SandboxRecord) {
     let intent = record.intent;
-    node.cgroups
-        .adopt(&record.cgroup_parent, &record.id, &record.cgroups_made);
-    node.cgroups
-        .adopt(&node.config.shims_cgroup(), &record.id, &record.cgroups_made);
+    // Below this step it uses none, and no undo would say that it does not any more.
+    if record.step >= Step::Supervised {
+        for cgroup in [record.cgroup_parent.clone(), node.config.shims_cgroup()] {
+            node.cgroups.adopt(&cgroup, &record.id, &record.cgroups_made);
+        }
+    }
     let phase = if intent == Intent::Run {
         Phase::Ready
     } else {
         Phase::NotReady
     };
     let mut sandbox = Sandbox::new(node.clone(), record, phase);
-    let unfinished = load_containers(&mut sandbox);
+    let unfinished = load_containers(&mut sandbox).await;
     let id = sandbox.state.record.id.clone();
     let done = match intent {
+        Intent::Run if has_lost_its_network(&sandbox) => {
+            error!(sandbox = %id, "the record of its address and ports is lost, so both may be given away; it is stopped");
+            sandbox.stop().await
+        }
         Intent::Run => sandbox.resume().await,
         Intent::Stop => sandbox.undo_to(Step::Reserved).await,
         Intent::Create | Intent::Remove => match sandbox.undo_all().await {
@@ -98,11 +105,16 @@ async fn take_up(node: &Arc<Node>, record: SandboxRecord) {
         sandbox.shim_gone();
     }
     for container in unfinished {
-        if let Err(error) = sandbox.discard_container(&container).await {
-            error!(%container, %error, "a half-made container is not undone whole");
+        if let Err(error) = sandbox.finish_removal(&container).await {
+            error!(%container, %error, "a container that was being made or removed is not undone whole");
         }
     }
     enter(node, sandbox);
+}
+
+fn has_lost_its_network(sandbox: &Sandbox) -> bool {
+    let record = &sandbox.state.record;
+    record.netns.is_some() && sandbox.node().network.attachment(record.id.as_str()).is_none()
 }
 
 fn enter(node: &Node, sandbox: Sandbox) {
@@ -116,7 +128,7 @@ fn enter(node: &Node, sandbox: Sandbox) {
 }
 
 /// Reads the containers' records; those that were being made or removed are returned.
-fn load_containers(sandbox: &mut Sandbox) -> Vec<ContainerId> {
+async fn load_containers(sandbox: &mut Sandbox) -> Vec<ContainerId> {
     let mut unfinished = Vec::new();
     for id in container_ids(&sandbox.dir().containers()) {
         let path = sandbox.dir().container(&id).record();
@@ -133,9 +145,9 @@ fn load_containers(sandbox: &mut Sandbox) -> Vec<ContainerId> {
                 }
             }
             Err(error) => {
-                error!(container = %id, %error, "set aside");
-                if let Err(error) = record::quarantine(&path) {
-                    error!(container = %id, %error, "a broken record can't be set aside");
+                error!(container = %id, %error, "the container's record can't be used; what runs of it is killed, its directory is set aside");
+                if let Err(error) = quarantine_container(sandbox, &id).await {
+                    error!(container = %id, %error, "a broken container can't be set aside");
                 }
             }
         }
@@ -144,30 +156,97 @@ fn load_containers(sandbox: &mut Sandbox) -> Vec<ContainerId> {
 }
 
 fn container_ids(dir: &Path) -> Vec<ContainerId> {
+    names(dir).iter().map(|name| ContainerId::from(name.as_str())).collect()
+}
+
+/// What lies in a directory and was not set aside.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
-        .filter_map(|e| Some(ContainerId::from(e.file_name().to_str()?)))
+        .filter_map(|e| e.file_name().into_string().ok())
+        .filter(|name| !name.contains(QUARANTINED))
         .collect()
+}
+
+/// A container that nobody can name must not run on: the next attempt would be its twin. Its snapshot is an orphan then.
+async fn quarantine_container(sandbox: &Sandbox, id: &ContainerId) -> Result<()> {
+    let dir = sandbox.dir().container(id);
+    let (node, cgroup) = (sandbox.node().clone(), cgroup_of(&dir.spec()));
+    let parent = sandbox.state.record.cgroup_parent.trim_end_matches('/');
+    let cgroup = cgroup.unwrap_or_else(|| format!("{parent}/{id}"));
+    if let Ok(shim) = ShimClient::connect(&sandbox.dir().socket()).await {
+        // One that the shim knows nothing of needs no killing, and one that has ended none either.
+        if shim.kill(id.as_str(), "", SIGKILL, true).await.is_ok() {
+            let _ = shim.wait(id.as_str(), "").await;
+        }
+        let _ = shim.delete(id.as_str(), "").await;
+    }
+    blocking(move || kill_cgroup(&node, &cgroup)).await?;
+    record::quarantine(dir.path())?;
+    Ok(())
 }
 
 /// Takes down what can be found of a sandbox whose record can't be read, and sets its directory aside for a person.
 async fn quarantine(node: &Arc<Node>, id: &SandboxId, why: &Error) -> Result<()> {
     let dir = node.layout.sandbox(id);
     error!(sandbox = %id, error = %why, "the sandbox's record can't be used; what it holds is released, its directory is set aside");
+    let mut supervisor = None;
     if let Ok(shim) = ShimClient::connect(&dir.socket()).await {
-        // Whether it obeys or not, there is nothing more that could be known about it.
+        if let Ok(state) = shim.state().await {
+            supervisor = ProcessName::of(state.shim_pid)
+                .map(ShimProcess::find)
+                .transpose()?
+                .flatten();
+        }
+        // Whether it obeys or not, its cgroups are killed, and so is it.
         let _ = shim.stop_sandbox(id.as_str()).await;
         let _ = shim.shutdown_sandbox(id.as_str()).await;
     }
+    if let Some(process) = supervisor
+        && !process.exited_within(SHUTDOWN_LIMIT).await
+    {
+        process.kill()?;
+    }
+    let containers = names(&dir.containers());
+    let specs = containers.iter().map(|c| dir.container(&c.as_str().into()).spec());
+    let cgroups: Vec<String> = specs.chain([dir.spec()]).filter_map(|spec| cgroup_of(&spec)).collect();
+    let owned = node.clone();
+    blocking(move || cgroups.iter().try_for_each(|cgroup| kill_cgroup(&owned, cgroup))).await?;
     release_orphan(node, id).await?;
+    remove_file(&dir.socket())?;
     record::quarantine(dir.path())?;
     Ok(())
 }
 
-/// Whether a directory holds nothing but other empty ones.
+/// The cgroup that a spec of ours names.
+fn cgroup_of(spec: &Path) -> Option<String> {
+    let spec = read_spec(spec).ok()?;
+    let path = spec.linux().as_ref()?.cgroups_path().as_ref()?;
+    path.to_str().map(str::to_owned)
+}
+
+/// Kills what is in a cgroup and takes it away.
+fn kill_cgroup(node: &Node, path: &str) -> Result<()> {
+    match cgroup::Cgroup::open(node.cgroups.hierarchies(), path) {
+        Ok(cgroup) => Ok(cgroup.kill().and_then(|()| cgroup.remove())?),
+        Err(cgroup::Error::NotFound { .. }) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a directory holds nothing but other such ones and records that were never finished.
 fn is_bare(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| {
-        entries.all(|e| e.is_ok_and(|e| e.file_type().is_ok_and(|t| t.is_dir()) && is_bare(&e.path())))
+        entries.all(|entry| {
+            entry.is_ok_and(|e| {
+                let is_dir = e.file_type().is_ok_and(|t| t.is_dir());
+                if is_dir {
+                    is_bare(&e.path())
+                } else {
+                    record::is_unfinished(&e.file_name())
+                }
+            })
+        })
     })
 }
 

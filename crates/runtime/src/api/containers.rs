@@ -10,6 +10,7 @@ use cri::{Error, ErrorKind, Result};
 use super::info;
 use super::sandboxes::{gone_is_done, has_labels};
 use crate::container::Container as Owned;
+use crate::container::signal::SIGKILL;
 use crate::id::ContainerId;
 use crate::node::Node;
 use crate::sandbox::{Handle, Message, View};
@@ -17,8 +18,6 @@ use crate::status;
 
 /// How long a killed container may take to end. The kernel needs a millisecond, a process in uninterruptible sleep for ever.
 pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
-
-const SIGKILL: i32 = 9;
 
 pub(super) async fn create(node: &Node, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
     let sandbox = node.registry.sandbox(&request.pod_sandbox_id)?;

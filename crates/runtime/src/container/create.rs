@@ -26,7 +26,7 @@ impl Sandbox {
         let Some(metadata) = config.metadata.clone().filter(|m| !m.name.is_empty()) else {
             return Err(cri::Error::invalid("metadata.name: a container needs a name").into());
         };
-        if let Some(existing) = self.same_name(&metadata, &config)? {
+        if let Some(existing) = self.same_name(&metadata, &config).await? {
             return Ok(existing);
         }
         let image = self.image(&config).await?;
@@ -59,16 +59,21 @@ impl Sandbox {
     async fn acquire(&mut self, id: &ContainerId, image: &Image, spec: &oci_spec::runtime::Spec) -> Result<()> {
         let dir = self.dir().container(id);
         make_dir(dir.path())?;
+        sys::failpoint!("container.create.made")?;
         self.save_container(id)?;
+        sys::failpoint!("container.create.recorded")?;
         make_dir(&dir.rootfs())?;
         write_json(&dir.spec(), spec)?;
+        sys::failpoint!("container.create.configured")?;
         if let Some(log_dir) = self.container(id)?.record.log.as_deref().and_then(Path::parent) {
             std::fs::create_dir_all(log_dir).map_err(Error::file("make", log_dir))?;
         }
         let (images, key, image_id) = (self.node().images.clone(), id.clone(), image.id);
         blocking(move || images.prepare(key.as_str(), &image_id)).await?;
+        sys::failpoint!("container.create.prepared")?;
         self.with_container(id, |c| c.record.intent = ContainerIntent::Keep);
-        self.save_container(id)
+        self.save_container(id)?;
+        Ok(sys::failpoint!("container.create.kept")?)
     }
 
     /// The one undo of a container: all that it may hold is given back, whatever state it was in. Its processes have
@@ -79,7 +84,9 @@ impl Sandbox {
             Ok(()) | Err(image::Error::SnapshotMissing { .. }) => {}
             Err(e) => return Err(e.into()),
         }
+        sys::failpoint!("container.remove.snapshot")?;
         remove_tree(self.dir().container(id).path())?;
+        sys::failpoint!("container.remove.files")?;
         self.state.containers.remove(id);
         self.node().registry.remove_container(id);
         self.publish();
@@ -87,13 +94,23 @@ impl Sandbox {
     }
 
     /// A container of this name and attempt: the same one, if it is what the caller asks for and was not started.
-    fn same_name(&self, metadata: &ContainerMetadata, config: &ContainerConfig) -> Result<Option<ContainerId>> {
+    /// One whose creation failed, and could not be undone whole, is undone now.
+    async fn same_name(
+        &mut self,
+        metadata: &ContainerMetadata,
+        config: &ContainerConfig,
+    ) -> Result<Option<ContainerId>> {
         let mut named = self
             .state
             .containers
             .values()
             .filter(|c| c.record.config.metadata.as_ref() == Some(metadata));
         let Some(holder) = named.next() else { return Ok(None) };
+        if !holder.is_made() {
+            let half_made = holder.record.id.clone();
+            self.discard_container(&half_made).await?;
+            return Ok(None);
+        }
         if holder.record.life == Life::Created && holder.record.config == *config {
             return Ok(Some(holder.record.id.clone()));
         }

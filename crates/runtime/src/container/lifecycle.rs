@@ -1,11 +1,14 @@
 //! StartContainer, signals, UpdateContainerResources, RemoveContainer: what the owner does to a container that is there.
 
+use std::time::Duration;
+
 use cri::ErrorKind;
 use cri::v1::{ContainerEventType, LinuxContainerResources};
 use image::Overlay;
 use tracing::{info, warn};
 
 use super::START_ERROR;
+use super::signal::SIGKILL;
 use crate::blocking::blocking;
 use crate::clock::now_ns;
 use crate::disk::{make_fifo, read_spec, write_json};
@@ -16,10 +19,17 @@ use crate::sandbox::Sandbox;
 use crate::shim::{RootMount, ShimClient, ShimError, TaskStreams};
 use crate::spec;
 
+/// How long a container that failed to start may take to die.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
 impl Sandbox {
     /// StartContainer. A container that can't be started has ended: code 128, StartError, and why.
     pub(crate) async fn start_container(&mut self, id: &ContainerId) -> Result<()> {
         let container = self.container(id)?.clone();
+        if container.is_running() {
+            // A client whose deadline has passed asks again.
+            return Ok(());
+        }
         if container.record.life != Life::Created {
             return Err(wrong_state(id, "start", "it was started before; a container runs once"));
         }
@@ -27,7 +37,12 @@ impl Sandbox {
         let shim = self.shim()?;
         // Recorded before the shim is asked: after a crash in between, the shim's word decides.
         self.with_container(id, |c| c.record.life = Life::Running { started_at_ns: 0 });
-        self.save_container(id)?;
+        let recorded = self.save_container(id);
+        if let Err(error) = recorded.and_then(|()| Ok(sys::failpoint!("container.start.recorded")?)) {
+            // Nobody was asked yet: it can be started when there is room for the record.
+            self.change_container(id, |c| c.record.life = Life::Created);
+            return Err(error);
+        }
         let started = self.run_first_process(&shim, id).await;
         match started {
             Ok(()) => {
@@ -48,7 +63,9 @@ impl Sandbox {
         let streams = self.streams(id)?;
         shim.create_task(id.as_str(), dir.path(), &[root_mount(&overlay)], streams)
             .await?;
+        sys::failpoint!("container.start.created")?;
         shim.start(id.as_str(), "").await?;
+        sys::failpoint!("container.start.started")?;
         // The start is also told by the stream of events; but who has got the answer to StartContainer may ask for the
         // status at once, and must find the process there.
         let state = shim.state().await?;
@@ -81,6 +98,10 @@ impl Sandbox {
     }
 
     async fn failed_to_start(&mut self, shim: &ShimClient, id: &ContainerId, error: &Error) {
+        // It may have come up all the same: a container that is said to have ended must not run.
+        if shim.kill(id.as_str(), "", SIGKILL, true).await.is_ok() {
+            let _ = tokio::time::timeout(KILL_LIMIT, shim.wait(id.as_str(), "")).await;
+        }
         match shim.delete(id.as_str(), "").await {
             Err(e) if !e.is_not_found() => warn!(container = %id, error = %e, "the failed task remains in the shim"),
             _ => {}
@@ -184,22 +205,31 @@ impl Sandbox {
             return Err(wrong_state(id, "remove", "it runs"));
         }
         self.with_container(id, |c| c.record.intent = ContainerIntent::Remove);
-        self.save_container(id)?;
-        if let Some(shim) = self.state.shim.clone()
-            && container.is_exited()
-        {
-            match shim.delete(id.as_str(), "").await {
-                Err(e) if !e.is_not_found() && !e.is_gone() => return Err(e.into()),
-                _ => {}
-            }
+        if let Err(error) = self.save_container(id) {
+            // Its removal may be what makes room on a full disk; should the node die half-way, the caller asks again.
+            warn!(container = %id, %error, "the container's removal can't be recorded");
         }
-        self.remove_own_cgroup(id).await?;
-        self.discard_container(id).await?;
+        sys::failpoint!("container.remove.recorded")?;
+        self.finish_removal(id).await?;
         self.node()
             .events
             .tell(ContainerEventType::ContainerDeletedEvent, id.as_str(), &self.state);
         info!(container = %id, "container is removed");
         Ok(())
+    }
+
+    /// Gives back all of a container that does not run: its task, its cgroup, its files.
+    pub(crate) async fn finish_removal(&mut self, id: &ContainerId) -> Result<()> {
+        if let Some(shim) = self.state.shim.clone() {
+            match shim.delete(id.as_str(), "").await {
+                Err(e) if !e.is_not_found() && !e.is_gone() => return Err(e.into()),
+                _ => {}
+            }
+        }
+        sys::failpoint!("container.remove.forgotten")?;
+        self.remove_own_cgroup(id).await?;
+        sys::failpoint!("container.remove.cgroup")?;
+        self.discard_container(id).await
     }
 
     /// The shim takes it away with the task; this is for what a shim that has died left.

@@ -3,6 +3,8 @@
 use cri::v1::{ContainerConfig, Signal};
 use oci_spec::image::ImageConfiguration;
 
+/// What no process can refuse.
+pub(crate) const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 /// The first real-time signal that programs may use (the C library keeps two for itself), and the last.
 const SIGRTMIN: i32 = 34;

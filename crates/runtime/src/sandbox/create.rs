@@ -36,14 +36,17 @@ impl Sandbox {
             }
         }
         self.state.record.intent = Intent::Run;
-        self.save()
+        self.save()?;
+        Ok(sys::failpoint!("sandbox.ready.recorded")?)
     }
 
     /// The directory and the first record. (The name was reserved in the table, under the same lock that found it free.)
     fn reserve(&mut self) -> Result<()> {
         make_dir(self.dir.path())?;
         make_dir(&self.dir.containers())?;
-        self.save()
+        sys::failpoint!("sandbox.reserve.made")?;
+        self.save()?;
+        Ok(sys::failpoint!("sandbox.reserve.recorded")?)
     }
 
     async fn make_namespaces(&mut self) -> Result<()> {
@@ -51,7 +54,9 @@ impl Sandbox {
             let (network, id) = (self.node.network.clone(), self.state.record.id.clone());
             blocking(move || network.make_namespace(id.as_str())).await?;
         }
-        self.mount_shared_memory()
+        sys::failpoint!("sandbox.namespaces.made")?;
+        self.mount_shared_memory()?;
+        Ok(sys::failpoint!("sandbox.shm.mounted")?)
     }
 
     /// One tmpfs for all of the pod's containers, since System V's and POSIX's shared memory belong together.
@@ -74,7 +79,9 @@ impl Sandbox {
             // Saved with the next step: until then, an undo needs no addresses to release them.
             self.state.record.ips = attachment.ips;
         }
-        files::write(&self.dir, &self.state.record, &self.node.config.resolv_conf)
+        sys::failpoint!("sandbox.network.joined")?;
+        files::write(&self.dir, &self.state.record, &self.node.config.resolv_conf)?;
+        Ok(sys::failpoint!("sandbox.files.written")?)
     }
 
     /// Starts the shim in the supervisors' cgroup, and lets it read pause's spec.
@@ -89,11 +96,16 @@ impl Sandbox {
             security_modules: self.node.security_modules,
         })?;
         write_json(&self.dir.spec(), &spec)?;
+        sys::failpoint!("sandbox.shim.configured")?;
         self.note_missing_cgroups()?;
         let (name, pidfd) = self.spawn_shim().await?;
         self.state.record.shim = Some(name);
-        self.save()?;
+        // The undo must find it, whatever fails from here on.
         let process = ShimProcess::new(name, pidfd)?;
+        self.process = Some(process.clone());
+        sys::failpoint!("sandbox.shim.spawned")?;
+        self.save()?;
+        sys::failpoint!("sandbox.shim.recorded")?;
         let connected = ShimClient::connect(&self.dir.socket()).await;
         let client = self.explain_death(connected, &process).await?;
         let (id, netns) = (self.state.record.id.clone(), self.state.record.netns.clone());
@@ -101,7 +113,9 @@ impl Sandbox {
             .create_sandbox(id.as_str(), self.dir.path(), netns.as_deref())
             .await;
         self.explain_death(created, &process).await?;
-        self.attend(client, process).await
+        sys::failpoint!("sandbox.shim.created")?;
+        self.attend(client, process).await?;
+        Ok(sys::failpoint!("sandbox.shim.attended")?)
     }
 
     async fn start_pause(&mut self) -> Result<()> {
@@ -115,7 +129,7 @@ impl Sandbox {
             .and_then(sys::spawn::start_time_ticks)
             .unwrap_or(0);
         self.state.pause = Some(ProcessName { pid, start_time_ticks });
-        Ok(())
+        Ok(sys::failpoint!("sandbox.pause.started")?)
     }
 
     /// Records which of the cgroups above the sandbox will have been made by us.
@@ -135,6 +149,7 @@ impl Sandbox {
             node.cgroups
                 .acquire(&record.cgroup_parent, &record.id, &record.cgroups_made)?;
             node.cgroups.acquire(&shims, &record.id, &record.cgroups_made)?;
+            sys::failpoint!("sandbox.shim.cgroups")?;
             let placement = node.cgroups.placement(&shims)?;
             ShimProcess::spawn(&node.config.shim, &record.id, &dir, &placement)
         })

@@ -1,5 +1,6 @@
 //! The owner of a sandbox: the only task that changes it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use tracing::{Instrument, debug, error, info, warn};
 
 use super::handle::{MAILBOX, Reply};
 use super::{Handle, Message, Phase, Step, View};
+use crate::container::signal::SIGKILL;
 use crate::container::{Change, Container};
 use crate::error::Result;
 use crate::id::ContainerId;
 use crate::layout::SandboxDir;
 use crate::node::Node;
-use crate::records::{Intent, ProcessName, SandboxRecord};
+use crate::records::{Intent, Life, ProcessName, SandboxRecord};
 use crate::shim::{Events, ShimClient, ShimProcess};
 
 /// How often the undo of a failed creation is tried again before it is left to the next start's recovery, and the first
@@ -89,6 +91,7 @@ impl Sandbox {
 
     /// Undoes a failed creation. The name is free as soon as everything was attempted; what resisted is tried again.
     async fn give_up(mut self, error: cri::Error) {
+        self.intend(Intent::Remove);
         let mut undone = self.undo_all().await;
         self.node.registry.remove_sandbox(&self.state.record.id);
         self.set_phase(Phase::Failed(error));
@@ -158,12 +161,12 @@ impl Sandbox {
     }
 
     /// StopPodSandbox: nothing runs, nothing is held but names, records and what containers have written.
-    async fn stop(&mut self) -> Result<()> {
+    pub(crate) async fn stop(&mut self) -> Result<()> {
         if self.state.record.intent == Intent::Stop && self.state.record.step == Step::Reserved {
             return Ok(());
         }
-        self.state.record.intent = Intent::Stop;
-        self.save()?;
+        self.intend(Intent::Stop);
+        sys::failpoint!("sandbox.stop.recorded")?;
         let was_ready = matches!(self.state.phase, Phase::Ready);
         self.set_phase(Phase::NotReady);
         if was_ready {
@@ -176,8 +179,8 @@ impl Sandbox {
 
     /// RemovePodSandbox: nothing of it remains.
     async fn remove(&mut self) -> Result<()> {
-        self.state.record.intent = Intent::Remove;
-        self.save()?;
+        self.intend(Intent::Remove);
+        sys::failpoint!("sandbox.remove.recorded")?;
         self.set_phase(Phase::NotReady);
         self.undo_all().await?;
         self.node.registry.remove_sandbox(&self.state.record.id);
@@ -185,6 +188,15 @@ impl Sandbox {
         self.tell(ContainerEventType::ContainerDeletedEvent);
         info!("sandbox is removed");
         Ok(())
+    }
+
+    /// Records that the sandbox is to be taken down. Where the record can't be written, it is taken down all the same: that
+    /// may be what makes room on a full disk. Should the node die half-way, the caller, who got no answer, asks again.
+    fn intend(&mut self, intent: Intent) {
+        self.state.record.intent = intent;
+        if let Err(error) = self.save() {
+            warn!(%error, ?intent, "what is to become of the sandbox can't be recorded");
+        }
     }
 
     /// Goes on with a shim: takes in what it has to tell from now on.
@@ -211,7 +223,9 @@ impl Sandbox {
         let state = client.state().await?;
         self.attend(client, process).await?;
         self.take_in(&state);
+        self.unstart(&state).await?;
         self.lose_unknown(&state);
+        self.abandon_execs(&state);
         self.publish();
         Ok(())
     }
@@ -223,6 +237,56 @@ impl Sandbox {
         }
         for process in &state.containers {
             self.observe(process);
+        }
+    }
+
+    /// Containers whose start was recorded and went no further: the node died before it had asked the shim for it, or
+    /// between the two requests that make a start. They can be started still.
+    pub(crate) async fn unstart(&mut self, state: &shim::StateResponse) -> Result<()> {
+        let begun: Vec<ContainerId> = self
+            .state
+            .containers
+            .values()
+            .filter(|c| c.record.life == Life::Running { started_at_ns: 0 })
+            .map(|c| c.record.id.clone())
+            .collect();
+        for id in begun {
+            let known = state.containers.iter().find(|p| p.container_id == id.as_str());
+            match known.map(|p| p.state.enum_value_or_default()) {
+                None => {}
+                Some(ProcessState::PROCESS_STATE_CREATED) => self.discard_task(&id).await?,
+                Some(_) => continue,
+            }
+            self.change_container(&id, |c| c.record.life = Life::Created);
+        }
+        Ok(())
+    }
+
+    /// Ends a task that was created and not started.
+    async fn discard_task(&self, id: &ContainerId) -> Result<()> {
+        let Some(shim) = self.state.shim.clone() else {
+            return Ok(());
+        };
+        shim.kill(id.as_str(), "", SIGKILL, true).await?;
+        shim.wait(id.as_str(), "").await?;
+        Ok(shim.delete(id.as_str(), "").await?)
+    }
+
+    /// Execs of the node that was here before: those who listened to them are gone with it.
+    fn abandon_execs(&self, state: &shim::StateResponse) {
+        let Some(shim) = &self.state.shim else { return };
+        let known = state
+            .execs
+            .iter()
+            .map(|p| (ContainerId::from(p.container_id.as_str()), p.exec_id.clone()));
+        let mut execs: BTreeSet<(ContainerId, String)> = known.collect();
+        for id in self.state.containers.keys() {
+            let on_disk = crate::recovery::names(&self.dir.container(id).execs());
+            execs.extend(on_disk.into_iter().map(|exec| (id.clone(), exec)));
+        }
+        for (id, exec) in execs {
+            let dir = self.dir.container(&id).exec(&exec);
+            tokio::spawn(crate::exec::abandon(shim.clone(), id, exec, dir));
         }
     }
 
@@ -295,11 +359,14 @@ impl Sandbox {
     fn observe(&mut self, process: &shim::Process) {
         let id = ContainerId::from(process.container_id.as_str());
         let mut change = None;
-        self.change_container(&id, |c| change = c.observe(process));
+        let recorded = self.change_container(&id, |c| change = c.observe(process));
         let kind = match change {
             Some(Change::Started) => ContainerEventType::ContainerStartedEvent,
             Some(Change::Exited) => {
-                self.forget_task(&id);
+                // Of an end that is not recorded here the shim is the only one who knows.
+                if recorded {
+                    self.forget_task(&id);
+                }
                 ContainerEventType::ContainerStoppedEvent
             }
             None => return,
@@ -347,21 +414,27 @@ impl Sandbox {
         }
     }
 
-    /// Changes a container, records and publishes it if it is there. A record that can't be written is logged: what has
-    /// happened has happened, and the shim has its own record of it.
-    pub(crate) fn change_container(&mut self, id: &ContainerId, change: impl FnOnce(&mut Container)) {
+    /// Changes a container, records and publishes it if it is there; whether the record is as the container is. One that
+    /// can't be written is logged: what has happened has happened, and the shim has its own record of it.
+    pub(crate) fn change_container(&mut self, id: &ContainerId, change: impl FnOnce(&mut Container)) -> bool {
         let Some(container) = self.state.containers.get_mut(id) else {
-            return;
+            return true;
         };
         let container = Arc::make_mut(container);
         let before = container.record.life.clone();
         change(container);
-        if container.record.life != before
-            && let Err(error) = record::save(&self.dir.container(id).record(), &container.record)
-        {
-            error!(container = %id, %error, "the container's state can't be recorded");
-        }
+        let recorded = container.record.life == before || {
+            let saved = record::save(&self.dir.container(id).record(), &container.record);
+            match saved.and_then(|()| Ok(sys::failpoint!("container.exit.recorded")?)) {
+                Ok(()) => true,
+                Err(error) => {
+                    error!(container = %id, %error, "the container's state can't be recorded");
+                    false
+                }
+            }
+        };
         self.publish();
+        recorded
     }
 
     pub(super) fn save(&self) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::id::{ContainerId, SandboxId};
 use crate::layout::SandboxDir;
 use crate::node::Node;
+use crate::records::ProcessName;
 use crate::shim::{ShimClient, ShimProcess};
 
 /// How long a shim may take to end once it was asked to, before it is killed; and then to die.
@@ -35,33 +36,43 @@ impl Failures {
 
 impl Sandbox {
     /// Takes everything down, the sandbox's own directory too.
+    ///
+    /// Writes nothing: a full disk keeps no sandbox from going, which may be what makes room on it.
     pub(crate) async fn undo_all(&mut self) -> Result<()> {
-        self.undo_to(Step::Reserved).await?;
         let mut failures = Failures::default();
-        self.undo_reserved(&mut failures).await;
+        self.descend(Step::Reserved, &mut failures).await;
+        if failures.0.is_empty() {
+            self.undo_reserved(&mut failures).await;
+        }
         self.finish(failures)
     }
 
-    /// Takes down what is above `floor` in the row.
+    /// Takes down what is above `floor` in the row, and records that.
     pub(crate) async fn undo_to(&mut self, floor: Step) -> Result<()> {
         let mut failures = Failures::default();
+        self.descend(floor, &mut failures).await;
+        if failures.0.is_empty() {
+            failures.note(self.save());
+        }
+        self.finish(failures)
+    }
+
+    async fn descend(&mut self, floor: Step, failures: &mut Failures) {
         let reached = self.state.record.step;
         for step in Step::ROW.into_iter().rev().filter(|s| *s > floor && *s <= reached) {
             debug!(?step, "undo");
             match step {
-                Step::Ready => self.undo_ready(&mut failures).await,
-                Step::Supervised => self.undo_supervised(&mut failures).await,
-                Step::Networked => self.undo_networked(&mut failures).await,
-                Step::Namespaced => self.undo_namespaced(&mut failures).await,
+                Step::Ready => self.undo_ready(failures).await,
+                Step::Supervised => self.undo_supervised(failures).await,
+                Step::Networked => self.undo_networked(failures).await,
+                Step::Namespaced => self.undo_namespaced(failures).await,
                 Step::Reserved => {}
             }
         }
-        if failures.0.is_empty() && self.state.record.step > floor {
+        if failures.0.is_empty() && reached > floor {
             self.state.record.step = floor;
-            failures.note(self.save());
         }
         self.publish();
-        self.finish(failures)
     }
 
     /// Ends what runs: through the shim, which sees how each container ends; without it, by the cgroups.
@@ -77,6 +88,7 @@ impl Sandbox {
             debug!(error = %e, "the shim does not stop the pod; its cgroups are killed");
         }
         self.kill_cgroups(failures).await;
+        failures.note(sys::failpoint!("sandbox.undo.killed").map_err(Error::from));
         self.end_containers();
         self.state.pause = None;
         self.publish();
@@ -88,11 +100,13 @@ impl Sandbox {
             // An answer is not needed: its end is what counts, and it may end before it answers.
             let _ = shim.shutdown_sandbox(self.state.record.id.as_str()).await;
         }
+        failures.note(sys::failpoint!("sandbox.undo.shutdown").map_err(Error::from));
         failures.note(self.end_shim().await);
         self.state.shim = None;
         self.process = None;
         self.remove_cgroups(failures).await;
         failures.note(remove_file(&self.dir.socket()));
+        failures.note(sys::failpoint!("sandbox.undo.supervised").map_err(Error::from));
     }
 
     /// Gives back addresses, ports and links; the namespace with them.
@@ -103,11 +117,13 @@ impl Sandbox {
                 .await
                 .map_err(Error::from),
         );
+        failures.note(sys::failpoint!("sandbox.undo.networked").map_err(Error::from));
     }
 
     async fn undo_namespaced(&mut self, failures: &mut Failures) {
         self.undo_networked(failures).await;
         failures.note(unmount(&self.dir.shm()));
+        failures.note(sys::failpoint!("sandbox.undo.namespaced").map_err(Error::from));
     }
 
     /// Containers, files, the directory with the record last.
@@ -120,15 +136,25 @@ impl Sandbox {
                     .tell(ContainerEventType::ContainerDeletedEvent, id.as_str(), &self.state);
             }
         }
+        failures.note(sys::failpoint!("sandbox.remove.containers").map_err(Error::from));
         if failures.0.is_empty() {
             failures.note(remove_sandbox_dir(&self.dir));
         }
     }
 
-    /// The connection with the shim; a new one where there is none yet (after a crash).
+    /// The connection with the shim; a new one where there is none yet (after a crash), and its process with it. That one
+    /// may have been started and not recorded: whoever has the listening socket answers, even if it is not the shim yet
+    /// but the child that is to become it; when nobody has, the connection is refused.
     async fn shim_for_undo(&mut self) -> Option<ShimClient> {
-        if self.state.shim.is_none() && self.state.record.shim.is_some() {
+        if self.state.shim.is_none() {
             self.state.shim = ShimClient::connect(&self.dir.socket()).await.ok();
+        }
+        if self.process.is_none()
+            && self.state.record.shim.is_none()
+            && let Some(shim) = &self.state.shim
+            && let Ok(state) = shim.state().await
+        {
+            self.state.record.shim = ProcessName::of(state.shim_pid);
         }
         self.state.shim.clone()
     }
@@ -250,6 +276,8 @@ pub(crate) fn remove_sandbox_dir(dir: &SandboxDir) -> Result<()> {
             remove_tree(&path)?;
         }
     }
+    sys::failpoint!("sandbox.remove.files")?;
     remove_file(&record)?;
+    sys::failpoint!("sandbox.remove.record")?;
     fs::remove_dir(dir.path()).map_err(Error::file("remove", dir.path()))
 }
