@@ -203,6 +203,25 @@ impl Created {
         self.child.process.pidfd.as_fd()
     }
 
+    /// Its user and group as the host sees them: in a user namespace other numbers than in [`Created::identity`].
+    pub fn host_ids(&self) -> (u32, u32) {
+        let same = (self.identity.uid, self.identity.gid);
+        // /proc shows ids as the reader's own user namespace has them.
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let Ok(status) = std::fs::read_to_string(path) else {
+            // It has ended: it owns nothing any more.
+            return same;
+        };
+        let effective = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        };
+        match (effective("Uid:"), effective("Gid:")) {
+            (Some(uid), Some(gid)) => (uid, gid),
+            _ => same,
+        }
+    }
+
     /// Readable when the child has ended without being started.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.socket.as_fd()
