@@ -23,6 +23,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod api;
+mod apparmor;
 mod blocking;
 mod cgroups;
 mod clock;
@@ -89,6 +90,9 @@ impl Runtime {
             closing: CancellationToken::new(),
         });
         let closing = Arc::new(node.closing.clone().drop_guard());
+        if node.security_modules.apparmor {
+            blocking::blocking(apparmor::load_default).await;
+        }
         recovery::recover(&node).await?;
         Ok(Arc::new(Runtime { node, closing }))
     }

@@ -39,7 +39,7 @@ pub(super) async fn status(node: &Arc<Node>, request: StatusRequest) -> Result<S
             name: String::new(),
             features: Some(RuntimeHandlerFeatures {
                 recursive_read_only_mounts: true,
-                user_namespaces: false,
+                user_namespaces: true,
             }),
         }],
         features: Some(RuntimeFeatures {

@@ -137,6 +137,7 @@ impl Sandbox {
         self.check_target(config)?;
         let facts = facts::gather(config, self.node())?;
         let sandbox = &self.state.record;
+        let userns = self.user_namespace()?;
         Ok(spec::container(&spec::ContainerInputs {
             id: id.as_str(),
             config,
@@ -145,6 +146,7 @@ impl Sandbox {
             sandbox: &sandbox.config,
             sandbox_dir: self.dir().path(),
             netns: sandbox.netns.as_deref(),
+            userns: userns.as_deref(),
             hostname: &sandbox.hostname,
             cgroup_parent: &sandbox.cgroup_parent,
             facts: &facts,

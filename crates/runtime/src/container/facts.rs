@@ -10,7 +10,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxDeviceType, LinuxSeccomp}
 use super::propagation;
 use crate::error::{Error, Result};
 use crate::node::Node;
-use crate::spec::{Facts, HostDevice, Profile, SecurityModules, container_profile};
+use crate::spec::{Facts, HostDevice, Profile, SecurityModules, asks_for_apparmor, container_profile};
 
 /// Capabilities by the kernel's number.
 const CAPABILITIES: [Capability; 41] = [
@@ -76,6 +76,10 @@ pub(super) fn gather(config: &ContainerConfig, node: &Node) -> Result<Facts> {
             Profile::Unconfined | Profile::RuntimeDefault => None,
         },
         mount_sources: mount_sources(config)?,
+        apparmor_profiles: match node.security_modules.apparmor && asks_for_apparmor(&security) {
+            true => crate::apparmor::loaded(),
+            false => None,
+        },
     })
 }
 

@@ -52,7 +52,12 @@ impl Sandbox {
     async fn make_namespaces(&mut self) -> Result<()> {
         if self.state.record.netns.is_some() {
             let (network, id) = (self.node.network.clone(), self.state.record.id.clone());
-            blocking(move || network.make_namespace(id.as_str())).await?;
+            let maps = spec::user_maps(&self.state.record.config)?.map(|m| m.maps());
+            blocking(move || match maps {
+                Some(maps) => network.make_namespace_in(id.as_str(), &maps),
+                None => network.make_namespace(id.as_str()),
+            })
+            .await?;
         }
         sys::failpoint!("sandbox.namespaces.made")?;
         self.mount_shared_memory()?;
@@ -64,7 +69,10 @@ impl Sandbox {
         let shm = self.dir.shm();
         make_dir(&shm)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let data = std::ffi::CString::new(format!("mode=1777,size={SHM_BYTES}")).unwrap_or_default();
+        // Its root's, where the pod has a user namespace.
+        let owner = spec::user_maps(&self.state.record.config)?
+            .map_or(String::new(), |m| format!(",uid={},gid={}", m.host_uid, m.host_gid));
+        let data = std::ffi::CString::new(format!("mode=1777,size={SHM_BYTES}{owner}")).unwrap_or_default();
         rustix::mount::mount("shm", &shm, "tmpfs", flags, Some(data.as_c_str()))
             .map_err(Error::call(format_args!("mount({shm:?}, \"tmpfs\", {data:?})")))
     }
@@ -87,10 +95,12 @@ impl Sandbox {
     /// Starts the shim in the supervisors' cgroup, and lets it read pause's spec.
     async fn start_shim(&mut self) -> Result<()> {
         let record = &self.state.record;
+        let userns = self.user_namespace()?;
         let spec = spec::sandbox(&spec::SandboxInputs {
             id: record.id.as_str(),
             config: &record.config,
             netns: record.netns.as_deref(),
+            userns: userns.as_deref(),
             hostname: &record.hostname,
             cgroup_parent: &record.cgroup_parent,
             security_modules: self.node.security_modules,
@@ -116,6 +126,13 @@ impl Sandbox {
         sys::failpoint!("sandbox.shim.created")?;
         self.attend(client, process).await?;
         Ok(sys::failpoint!("sandbox.shim.attended")?)
+    }
+
+    /// Where the pod's user namespace is bound, if it has one.
+    pub(crate) fn user_namespace(&self) -> Result<Option<std::path::PathBuf>> {
+        let record = &self.state.record;
+        let maps = spec::user_maps(&record.config)?;
+        Ok(maps.map(|_| self.node.network.user_namespace_path(record.id.as_str())))
     }
 
     async fn start_pause(&mut self) -> Result<()> {

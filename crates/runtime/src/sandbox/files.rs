@@ -11,6 +11,7 @@ use cri::v1::DnsConfig;
 use crate::error::{Error, Result};
 use crate::layout::SandboxDir;
 use crate::records::SandboxRecord;
+use crate::spec;
 
 /// Writes the three. On the host's network they are the host's own, except where the configuration says otherwise.
 pub(super) fn write(dir: &SandboxDir, record: &SandboxRecord, host_resolv_conf: &Path) -> Result<()> {
@@ -29,7 +30,13 @@ pub(super) fn write(dir: &SandboxDir, record: &SandboxRecord, host_resolv_conf: 
         ("hosts", hosts),
         ("resolv.conf", resolv_conf),
     ] {
-        write_readable(&dir.path().join(name), &text)?;
+        let path = dir.path().join(name);
+        write_readable(&path, &text)?;
+        if let Some(maps) = spec::user_maps(&record.config)? {
+            // Their containers' root may write them, as elsewhere.
+            std::os::unix::fs::chown(&path, Some(maps.host_uid), Some(maps.host_gid))
+                .map_err(Error::file("chown", &path))?;
+        }
     }
     Ok(())
 }

@@ -16,6 +16,9 @@ pub const SECCOMP: &str = "dev.hove.seccomp";
 /// The value of [`SECCOMP`].
 pub const RUNTIME_DEFAULT: &str = "runtime-default";
 
+/// A JSON list of the mounts' sources in which the starter is to follow no link: they are resolved already.
+pub const RESOLVED_SOURCES: &str = "dev.hove.resolved-sources";
+
 pub(super) fn container(
     inputs: &ContainerInputs<'_>,
     security: &LinuxContainerSecurityContext,
@@ -31,6 +34,11 @@ pub(super) fn container(
     annotations.insert(USER.into(), user::request(security, inputs.image)?);
     annotations.insert(GROUPS_POLICY.into(), user::groups_policy(security)?.into());
     mark_seccomp(&mut annotations, &container_profile(security)?);
+    if !inputs.facts.mount_sources.is_empty() {
+        // A path that is not UTF-8 stands in no spec, and so in no list of these.
+        let sources: Vec<_> = inputs.facts.mount_sources.iter().filter_map(|p| p.to_str()).collect();
+        annotations.insert(RESOLVED_SOURCES.into(), serde_json::json!(sources).to_string());
+    }
     Ok(annotations)
 }
 

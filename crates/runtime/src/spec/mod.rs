@@ -19,6 +19,7 @@ mod sandbox;
 mod seccomp;
 mod sysctls;
 mod user;
+mod userns;
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ use cri::v1::{ContainerConfig, LinuxContainerSecurityContext, NamespaceOption, P
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Capabilities, Linux, LinuxSeccomp, Root, Spec};
 
-pub use confinement::SecurityModules;
+pub use confinement::{DEFAULT_PROFILE, SecurityModules, asks_for_apparmor};
 pub use devices::HostDevice;
 pub use error::{Result, SpecError};
 pub use namespaces::{check as check_namespaces, host_network};
@@ -34,6 +35,7 @@ pub use process::exec;
 pub use resources::resources;
 pub use sandbox::{SandboxInputs, sandbox};
 pub use seccomp::{Profile, container_profile};
+pub use userns::{UserMaps, user_maps};
 
 /// The spec's version: the last one whose fields we use.
 const VERSION: &str = "1.1.0";
@@ -55,6 +57,8 @@ pub struct Facts {
     pub seccomp: Option<LinuxSeccomp>,
     /// The host paths of the configuration's mounts, in its order, links resolved.
     pub mount_sources: Vec<PathBuf>,
+    /// The AppArmor profiles that the kernel has, if one is asked for and the list can be read.
+    pub apparmor_profiles: Option<Vec<String>>,
 }
 
 /// What a container's spec is derived from.
@@ -73,6 +77,8 @@ pub struct ContainerInputs<'a> {
     pub sandbox_dir: &'a Path,
     /// Where the sandbox's network namespace is bound; `None` on the host's network.
     pub netns: Option<&'a Path>,
+    /// Where the sandbox's user namespace is bound; `None` in the host's.
+    pub userns: Option<&'a Path>,
     /// The pod's host name.
     pub hostname: &'a str,
     /// The pod's cgroup, absolute.
@@ -100,7 +106,8 @@ impl ContainerInputs<'_> {
 /// The spec of a container.
 pub fn container(inputs: &ContainerInputs<'_>) -> Result<Spec> {
     let security = inputs.security();
-    confinement::container(&security, &inputs.config.mounts, inputs.facts.security_modules)?;
+    let profile = confinement::container(&security, &inputs.config.mounts, inputs.facts)?;
+    let maps = user_maps(inputs.sandbox)?;
     let options = inputs.namespace_options();
     let cgroups_path = Path::new(inputs.cgroup_parent).join(inputs.id);
 
@@ -115,13 +122,20 @@ pub fn container(inputs: &ContainerInputs<'_>) -> Result<Spec> {
         .set_masked_paths(paths::masked(&security))
         .set_readonly_paths(paths::readonly(&security));
 
+    if let Some(maps) = &maps {
+        let [uids, gids] = maps.mappings();
+        linux.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+    }
+
     let mut root = Root::default();
     root.set_path("rootfs".into())
         .set_readonly(Some(security.readonly_rootfs));
+    let mut process = process::container(inputs, &security)?;
+    process.set_apparmor_profile(profile);
 
     let mut spec = bare_spec();
     spec.set_root(Some(root))
-        .set_process(Some(process::container(inputs, &security)?))
+        .set_process(Some(process))
         .set_mounts(Some(mounts::container(inputs, &security, &options)?))
         .set_annotations(Some(annotations::container(inputs, &security)?))
         .set_linux(Some(linux));

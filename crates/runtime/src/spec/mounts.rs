@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use cri::v1::{LinuxContainerSecurityContext, Mount as CriMount, MountPropagation, NamespaceMode, NamespaceOption};
 use oci_spec::runtime::Mount;
 
-use super::{ContainerInputs, Result, error::invalid, error::unsupported};
+use super::{ContainerInputs, Result, error::invalid, error::unsupported, userns};
 
 /// A container's mounts, in the order in which they are made. A configured mount takes the place of a default one
 /// with the same destination; parents come before children.
@@ -113,10 +113,10 @@ fn bind(inputs: &ContainerInputs<'_>, index: usize, configured: &CriMount) -> Re
     if configured.image.as_ref().is_some_and(|i| !i.image.is_empty()) {
         return Err(unsupported(field("image"), "image volumes are not served yet"));
     }
-    if !configured.uid_mappings.is_empty() || !configured.gid_mappings.is_empty() {
-        return Err(unsupported(
-            field("uidMappings"),
-            "mounts with mapped ids are not served yet",
+    if inputs.userns.is_some() && configured.propagation == MountPropagation::PropagationBidirectional as i32 {
+        return Err(invalid(
+            field("propagation"),
+            "a pod in a user namespace can't mount on the host: PRIVATE and HOST_TO_CONTAINER are possible",
         ));
     }
     let Some(source) = inputs.facts.mount_sources.get(index) else {
@@ -126,7 +126,11 @@ fn bind(inputs: &ContainerInputs<'_>, index: usize, configured: &CriMount) -> Re
     let mut options = mount.options().clone().unwrap_or_default();
     options.push(propagation(configured, &field("propagation"))?.into());
     options.push(access(configured, &field("recursive_read_only"))?.into());
-    mount.set_source(Some(source.clone())).set_options(Some(options));
+    mount
+        .set_source(Some(source.clone()))
+        .set_options(Some(options))
+        .set_uid_mappings(userns::of_mount(&configured.uid_mappings))
+        .set_gid_mappings(userns::of_mount(&configured.gid_mappings));
     Ok(mount)
 }
 

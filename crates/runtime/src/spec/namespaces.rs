@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use cri::v1::{NamespaceMode, NamespaceOption, PodSandboxConfig};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
-use super::{ContainerInputs, Result, error::invalid, error::unsupported};
+use super::{ContainerInputs, Result, error::invalid, userns};
 
 /// The namespace options of a sandbox; by default each namespace is the pod's.
 pub(super) fn of_sandbox(config: &PodSandboxConfig) -> NamespaceOption {
@@ -45,12 +45,19 @@ pub fn check(config: &PodSandboxConfig) -> Result<()> {
             "TARGET is for containers; a sandbox has POD, CONTAINER or NODE",
         ));
     }
-    user(&options)
+    userns::user_maps(config).map(drop)
 }
 
 /// A sandbox's own namespaces, as pause gets them.
-pub(super) fn sandbox(options: &NamespaceOption, netns: Option<PathBuf>) -> Vec<LinuxNamespace> {
+pub(super) fn sandbox(
+    options: &NamespaceOption,
+    netns: Option<PathBuf>,
+    userns: Option<PathBuf>,
+) -> Vec<LinuxNamespace> {
     let mut namespaces = vec![new(LinuxNamespaceType::Mount)];
+    if let Some(path) = userns {
+        namespaces.push(joined(LinuxNamespaceType::User, path));
+    }
     if options.pid != NamespaceMode::Node as i32 {
         namespaces.push(new(LinuxNamespaceType::Pid));
     }
@@ -73,6 +80,9 @@ pub(super) fn container(
     agree(options, &of_sandbox(inputs.sandbox))?;
     let pinned = |name: &str| inputs.sandbox_dir.join("ns").join(name);
     let mut namespaces = vec![new(LinuxNamespaceType::Mount)];
+    if let Some(userns) = inputs.userns {
+        namespaces.push(joined(LinuxNamespaceType::User, userns.into()));
+    }
     // The host's name goes with the host's network: a program that asks for its own address by its own name must find it.
     if let Some(netns) = inputs.netns {
         namespaces.push(joined(LinuxNamespaceType::Network, netns.into()));
@@ -129,24 +139,10 @@ fn agree(container: &NamespaceOption, sandbox: &NamespaceOption) -> Result<()> {
             ));
         }
     }
-    user(container)
+    userns::agree(container, sandbox)
 }
 
-fn user(options: &NamespaceOption) -> Result<()> {
-    match &options.userns_options {
-        Some(userns) if userns.mode == NamespaceMode::Pod as i32 => Err(unsupported(
-            "namespace_options.userns_options",
-            "user namespaces (hostUsers: false) are not served yet",
-        )),
-        Some(userns) if userns.mode != NamespaceMode::Node as i32 => Err(invalid(
-            "namespace_options.userns_options.mode",
-            format_args!("{} can't be had: it is POD or NODE", mode_name(userns.mode)),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn mode_name(mode: i32) -> String {
+pub(super) fn mode_name(mode: i32) -> String {
     NamespaceMode::try_from(mode).map_or_else(|_| mode.to_string(), |m| m.as_str_name().to_owned())
 }
 

@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxResources, Process, Root, Spec, User};
 
 use super::{
     Result, SecurityModules, annotations, bare_linux, bare_spec, capabilities, confinement, namespaces, process,
-    seccomp, sysctls,
+    seccomp, sysctls, userns,
 };
 
 /// Pause runs as a user that no image and no host knows.
@@ -25,6 +25,8 @@ pub struct SandboxInputs<'a> {
     pub config: &'a PodSandboxConfig,
     /// Where its network namespace is bound; `None` on the host's network.
     pub netns: Option<&'a Path>,
+    /// Where its user namespace is bound; `None` in the host's.
+    pub userns: Option<&'a Path>,
     /// The pod's host name.
     pub hostname: &'a str,
     /// The pod's cgroup, absolute.
@@ -40,15 +42,33 @@ pub fn sandbox(inputs: &SandboxInputs<'_>) -> Result<Spec> {
     let own_ipc = options.ipc != NamespaceMode::Node as i32;
     let own_network = inputs.netns.is_some();
 
+    let maps = userns::user_maps(inputs.config)?;
+    let last_gid = maps.map(|m| m.last_gid());
+
     let mut linux = bare_linux();
     linux
-        .set_namespaces(Some(namespaces::sandbox(&options, inputs.netns.map(Into::into))))
-        .set_sysctl(Some(sysctls::sandbox(&configured.sysctls, own_network, own_ipc)?))
+        .set_namespaces(Some(namespaces::sandbox(
+            &options,
+            inputs.netns.map(Into::into),
+            inputs.userns.map(Into::into),
+        )))
+        .set_sysctl(Some(sysctls::sandbox(
+            &configured.sysctls,
+            own_network,
+            own_ipc,
+            last_gid,
+        )?))
         .set_resources(Some(resources()))
         .set_cgroups_path(Some(Path::new(inputs.cgroup_parent).join(inputs.id)));
 
     let security = configured.security_context.unwrap_or_default();
-    confinement::sandbox(&security, inputs.security_modules)?;
+    let profile = confinement::sandbox(&security, inputs.security_modules)?;
+    if let Some(maps) = &maps {
+        let [uids, gids] = maps.mappings();
+        linux.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+    }
+    let mut process = pause(maps.as_ref());
+    process.set_apparmor_profile(profile);
     let mut annotations = annotations::of_pod("sandbox", inputs.id, inputs.config);
     #[allow(deprecated)]
     let profile = seccomp::profile(security.seccomp.as_ref(), &security.seccomp_profile_path)?;
@@ -59,7 +79,7 @@ pub fn sandbox(inputs: &SandboxInputs<'_>) -> Result<Spec> {
 
     let mut spec = bare_spec();
     spec.set_root(Some(root))
-        .set_process(Some(pause()))
+        .set_process(Some(process))
         .set_mounts(Some(Vec::new()))
         .set_annotations(Some(annotations))
         .set_hostname(own_network.then(|| inputs.hostname.to_owned()))
@@ -67,9 +87,11 @@ pub fn sandbox(inputs: &SandboxInputs<'_>) -> Result<Spec> {
     Ok(spec)
 }
 
-fn pause() -> Process {
+/// In a small user namespace there may be no such user as pause's.
+fn pause(maps: Option<&userns::UserMaps>) -> Process {
     let mut user = User::default();
-    user.set_uid(PAUSE_USER).set_gid(PAUSE_USER);
+    user.set_uid(maps.map_or(PAUSE_USER, |m| m.last_uid().min(PAUSE_USER)))
+        .set_gid(maps.map_or(PAUSE_USER, |m| m.last_gid().min(PAUSE_USER)));
     let mut process = process::bare();
     process
         .set_args(Some(vec!["/pause".into()]))

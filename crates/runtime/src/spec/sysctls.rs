@@ -6,20 +6,28 @@ use super::{Result, error::invalid};
 
 /// What every pod with a network of its own gets unless it says otherwise: any user may listen on port 80 and send
 /// a ping, since the ports are the pod's alone.
-const NETWORK_DEFAULTS: [(&str, &str); 2] = [
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
+fn network_defaults(last_gid: Option<u32>) -> [(&'static str, String); 2] {
+    // A group that the pod's user namespace has not got is refused.
+    let last = last_gid.map_or(MAX_PING_GROUP, |last| last.min(MAX_PING_GROUP));
+    [
+        ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+        ("net.ipv4.ping_group_range", format!("0 {last}")),
+    ]
+}
+
+/// The kernel takes no greater one.
+const MAX_PING_GROUP: u32 = i32::MAX as u32;
 
 /// The sandbox's sysctls, defaults included. A name of which the pod has no copy of its own is refused.
 pub(super) fn sandbox(
     configured: &BTreeMap<String, String>,
     own_network: bool,
     own_ipc: bool,
+    last_gid: Option<u32>,
 ) -> Result<HashMap<String, String>> {
     let mut sysctls = HashMap::new();
     if own_network {
-        sysctls.extend(NETWORK_DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        sysctls.extend(network_defaults(last_gid).map(|(name, value)| (name.to_owned(), value)));
     }
     for (name, value) in configured {
         let name = dotted(name);

@@ -5,13 +5,14 @@ use std::path::Path;
 use cri::v1::security_profile::ProfileType;
 use cri::v1::*;
 use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use serde_json::json;
 
 use super::*;
 
 const SANDBOX_DIR: &str = "/run/hove/sandboxes/s1";
 const NETNS: &str = "/run/hove/netns/s1";
+const USERNS: &str = "/run/hove/userns/s1";
 
 /// A container in a sandbox, with everything at its default; tests change what they are about.
 struct Case {
@@ -106,6 +107,7 @@ impl Case {
             sandbox: &self.sandbox,
             sandbox_dir: Path::new(SANDBOX_DIR),
             netns: self.netns.then_some(Path::new(NETNS)),
+            userns: user_maps(&self.sandbox).ok().flatten().map(|_| Path::new(USERNS)),
             hostname: "web-0",
             cgroup_parent: "/hove/podu",
             facts: &self.facts,
@@ -357,7 +359,116 @@ fn namespaces() {
             ..Default::default()
         });
     });
-    assert!(matches!(users.spec(), Err(SpecError::Unsupported { .. })));
+    assert_eq!(
+        users.refusal(),
+        "namespace_options.userns_options: differs from the sandbox's"
+    );
+}
+
+fn user_namespace(uids: &[(u32, u32, u32)]) -> NamespaceOption {
+    let ranges: Vec<_> = uids
+        .iter()
+        .map(|&(container_id, host_id, length)| IdMapping {
+            container_id,
+            host_id,
+            length,
+        })
+        .collect();
+    NamespaceOption {
+        userns_options: Some(UserNamespace {
+            mode: NamespaceMode::Pod.into(),
+            uids: ranges.clone(),
+            gids: ranges,
+        }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_pod_in_a_user_namespace() {
+    let options = user_namespace(&[(0, 65536, 65536)]);
+    let mut volume = mount("/data", "/var/data");
+    volume.uid_mappings = options.userns_options.clone().unwrap().uids;
+    volume.gid_mappings = volume.uid_mappings.clone();
+    let case = Case::new().namespaces(options.clone()).mount(volume);
+    let sandbox = sandbox_spec(&case.sandbox, true).unwrap();
+    let spec = case.spec().unwrap();
+    for spec in [&sandbox, &spec] {
+        let linux = spec.linux().clone().unwrap();
+        let user = linux.namespaces().clone().unwrap();
+        let user = user.iter().find(|n| n.typ() == LinuxNamespaceType::User).unwrap();
+        assert_eq!(user.path().as_deref(), Some(Path::new(USERNS)));
+        let ids = linux.uid_mappings().clone().unwrap();
+        assert_eq!(
+            (ids[0].container_id(), ids[0].host_id(), ids[0].size()),
+            (0, 65536, 65536)
+        );
+        assert!(linux.gid_mappings().is_some());
+    }
+    // A group that is not in the namespace can't be named in it.
+    let sysctls = sandbox.linux().clone().unwrap().sysctl().clone().unwrap();
+    assert_eq!(sysctls["net.ipv4.ping_group_range"], "0 65535");
+    let volume = spec.mounts().clone().unwrap();
+    let volume = volume.iter().find(|m| m.destination() == Path::new("/data")).unwrap();
+    assert_eq!(volume.uid_mappings().clone().unwrap()[0].host_id(), 65536);
+    assert!(volume.gid_mappings().is_some());
+    // pause is a user that is there.
+    let small = Case::new().namespaces(user_namespace(&[(0, 70000, 1000)]));
+    let pause = sandbox_spec(&small.sandbox, true).unwrap().process().clone().unwrap();
+    assert_eq!((pause.user().uid(), pause.user().gid()), (999, 999));
+    // A container that says nothing of it is in its pod's all the same.
+    let silent = Case::new()
+        .namespaces(options.clone())
+        .security(|s| s.namespace_options.as_mut().unwrap().userns_options = None);
+    assert!(silent.spec().is_ok());
+
+    let mut shared = mount("/data", "/var/data");
+    shared.propagation = MountPropagation::PropagationBidirectional.into();
+    let refusal = Case::new().namespaces(options.clone()).mount(shared).refusal();
+    assert!(refusal.contains("can't mount on the host"), "{refusal}");
+    let node = NamespaceMode::Node as i32;
+    for (options, expected) in [
+        (user_namespace(&[]), "0 ranges: there must be one"),
+        (user_namespace(&[(0, 1, 1), (1, 2, 1)]), "2 ranges: there must be one"),
+        (user_namespace(&[(1, 65536, 65536)]), "it must map 0"),
+        (user_namespace(&[(0, 65536, 0)]), "are not ids"),
+        (user_namespace(&[(0, u32::MAX, 1)]), "are not ids"),
+        (user_namespace(&[(0, 0, 65536)]), "the host's root would be the pod's"),
+        (
+            NamespaceOption {
+                network: node,
+                ..options.clone()
+            },
+            "on the host's network can't be had",
+        ),
+        (
+            NamespaceOption {
+                pid: node,
+                ..options.clone()
+            },
+            "NODE can't be had in a user namespace",
+        ),
+        (
+            NamespaceOption { ipc: node, ..options },
+            "NODE can't be had in a user namespace",
+        ),
+    ] {
+        let case = Case::new().namespaces(options);
+        let error = check_namespaces(&case.sandbox).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn sources_that_were_resolved_are_said_to_be() {
+    let spec = Case::new().mount(mount("/data", "/var/data")).spec().unwrap();
+    assert_eq!(
+        spec.annotations().clone().unwrap()[annotations::RESOLVED_SOURCES],
+        "[\"/var/data\"]"
+    );
+    // The pod's own files are the node's to find.
+    let annotations = Case::new().spec().unwrap().annotations().clone().unwrap();
+    assert!(!annotations.contains_key(annotations::RESOLVED_SOURCES));
 }
 
 fn sources(spec: &Spec) -> Vec<(String, String, String)> {
@@ -635,6 +746,7 @@ fn sandbox_spec(config: &PodSandboxConfig, netns: bool) -> Result<Spec> {
         id: "s1",
         config,
         netns: netns.then_some(Path::new(NETNS)),
+        userns: user_maps(config).ok().flatten().map(|_| Path::new(USERNS)),
         hostname: "web-0",
         cgroup_parent: "/hove/podu",
         security_modules: SecurityModules::default(),
