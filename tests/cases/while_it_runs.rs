@@ -118,6 +118,42 @@ fn exec_logs_and_ns() {
     });
 }
 
+/// By name, by labels, by a manifest, all of them.
+#[test]
+fn pods_are_taken_down_as_they_are_meant() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        node.import(&["busybox"])?;
+        let mut manifests = Vec::new();
+        for (name, tier) in [("a", "front"), ("b", "back"), ("c", "back"), ("d", "none")] {
+            let manifest = host.manifest(
+                &format!("{name}.yaml"),
+                &format!(
+                    "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{tier: {tier}}}}}\nspec:\n  \
+                     terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: c, image: 'localhost/hove/busybox:1', \
+                     imagePullPolicy: Never, command: [sleep, '1000']}}\n"
+                ),
+            )?;
+            node.output(["run".as_ref(), "-d".as_ref(), manifest.as_os_str()])?;
+            manifests.push(manifest);
+        }
+        let names = || node.output(["get", "pods", "-o", "name"]);
+        ensure!(names()? == "pod/a\npod/b\npod/c\npod/d\n", "{}", names()?);
+        ensure!(node.output(["delete", "pod", "-l", "tier=back"])? == "pod \"b\" deleted\npod \"c\" deleted\n");
+        node.output(["delete".as_ref(), "-f".as_ref(), manifests[0].as_os_str()])?;
+        ensure!(names()? == "pod/d\n", "{}", names()?);
+        let gone = node.refused(["delete".as_ref(), "-f".as_ref(), manifests[0].as_os_str()])?;
+        ensure!(gone.contains("\"a\" not found"), "{gone}");
+        node.output(["delete", "pod", "--all"])?;
+        let none = node.run(["delete", "pod", "--all"])?;
+        ensure!(
+            none.code() == 0 && none.stderr.contains("No resources found"),
+            "{none:?}"
+        );
+        Ok(())
+    });
+}
+
 /// A terminal: what the program writes and reads goes through one, and it knows.
 #[test]
 fn exec_with_a_terminal() {

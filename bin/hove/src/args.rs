@@ -51,8 +51,7 @@ pub enum Command {
     Exec(Exec),
     /// Show a container's output
     Logs(Logs),
-    /// Take a pod down
-    #[command(subcommand)]
+    /// Take pods down, and wait until they are gone
     Delete(Delete),
     /// Manage the images on this node
     #[command(subcommand)]
@@ -193,9 +192,21 @@ pub struct Logs {
     pub namespace: String,
 }
 
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Delete {
+    #[command(subcommand)]
+    pub kind: Option<DeleteKind>,
+    /// The pods of this manifest; - is standard input
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub how: HowToDelete,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum Delete {
-    /// Take pods down, and wait until they are gone
+pub enum DeleteKind {
+    /// Take pods down by name, by labels, or all
     #[command(visible_aliases = ["pods", "po"])]
     Pod(DeletePod),
 }
@@ -203,8 +214,20 @@ pub enum Delete {
 #[derive(Debug, ClapArgs)]
 pub struct DeletePod {
     /// The pods
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required_unless_present_any = ["all", "selector"])]
     pub names: Vec<String>,
+    /// All pods of the namespace
+    #[arg(long, conflicts_with_all = ["names", "selector"])]
+    pub all: bool,
+    /// The pods whose labels match
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "names")]
+    pub selector: Option<String>,
+    #[command(flatten)]
+    pub how: HowToDelete,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct HowToDelete {
     /// How many seconds the containers get to end in [default: what the pod says]
     #[arg(long, value_name = "SECONDS")]
     pub grace_period: Option<u32>,
@@ -390,6 +413,23 @@ mod tests {
             parse("hove exec web").unwrap_err().kind(),
             ErrorKind::MissingRequiredArgument
         );
+    }
+
+    #[test]
+    fn delete_wants_pods_or_a_manifest() {
+        for (line, is_good) in [
+            ("hove delete pod web", true),
+            ("hove delete pods a b --now -n x", true),
+            ("hove delete pod --all", true),
+            ("hove delete pod -l app=web --grace-period 3", true),
+            ("hove delete -f pod.yaml --no-wait", true),
+            ("hove delete", false),
+            ("hove delete pod", false),
+            ("hove delete pod web --all", false),
+            ("hove delete -f pod.yaml pod web", false),
+        ] {
+            assert_eq!(parse(line).is_ok(), is_good, "{line}: {:?}", parse(line).err());
+        }
     }
 
     #[test]

@@ -1,36 +1,97 @@
-//! `hove delete pod`.
+//! `hove delete`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
+use super::manifest;
 use crate::{
-    args::DeletePod,
+    args::{Delete, DeleteKind, DeletePod, HowToDelete},
     client::{Client, path, pod_path, segment},
     config::Settings,
     reach, terminal,
 };
 
-pub async fn pod(settings: Settings, args: DeletePod) -> Result<ExitCode> {
-    let client = reach::node(&settings).await?;
-    let grace = if args.now { Some(0) } else { args.grace_period };
+/// Where a pod is: namespace, name.
+type Place = (String, String);
+
+pub async fn delete(settings: Settings, args: Delete) -> Result<ExitCode> {
+    match (args.kind, args.file) {
+        (Some(DeleteKind::Pod(pods)), _) => {
+            let client = reach::node(&settings).await?;
+            let places = places(&client, &pods).await?;
+            if places.is_empty() {
+                terminal::note(format!("No resources found in {} namespace.", pods.how.namespace));
+            }
+            take_down(&client, places, &pods.how).await
+        }
+        (None, Some(file)) => {
+            let places = places_of(&file, &args.how.namespace)?;
+            take_down(&reach::node(&settings).await?, places, &args.how).await
+        }
+        // clap asks for one of them.
+        (None, None) => bail!("name a pod, or a manifest by -f"),
+    }
+}
+
+/// The pods that are meant.
+async fn places(client: &Client, pods: &DeletePod) -> Result<Vec<Place>> {
+    let namespace = &pods.how.namespace;
+    if !pods.names.is_empty() {
+        return Ok(pods
+            .names
+            .iter()
+            .map(|name| (namespace.clone(), name.clone()))
+            .collect());
+    }
+    let query: Vec<_> = pods
+        .selector
+        .iter()
+        .map(|labels| ("labelSelector", labels.clone()))
+        .collect();
+    let base = format!("/api/v1/namespaces/{}/pods", segment(namespace));
+    let list: Value = client.get(&path(&base, &query)).await?;
+    let names = list["items"].as_array().into_iter().flatten();
+    Ok(names
+        .filter_map(|pod| Some((namespace.clone(), pod["metadata"]["name"].as_str()?.to_owned())))
+        .collect())
+}
+
+/// The pods of a manifest.
+fn places_of(file: &Path, namespace: &str) -> Result<Vec<Place>> {
+    let place = |pod: Pod| {
+        let Some(name) = pod.metadata.name else {
+            bail!(
+                "{}: a pod has no name of its own (generateName): take it down by the one that it got",
+                manifest::name(file)
+            );
+        };
+        Ok((pod.metadata.namespace.unwrap_or_else(|| namespace.to_owned()), name))
+    };
+    manifest::read(file)?.into_iter().map(place).collect()
+}
+
+/// Marks them all, so that their times run side by side, and waits for each.
+async fn take_down(client: &Client, places: Vec<Place>, how: &HowToDelete) -> Result<ExitCode> {
+    let grace = if how.now { Some(0) } else { how.grace_period };
     let mut failed = false;
     let mut marked = Vec::new();
-    for name in &args.names {
-        match mark(&client, &args.namespace, name, grace).await {
-            Ok(pod) => marked.push((name, pod)),
+    for (namespace, name) in places {
+        match mark(client, &namespace, &name, grace).await {
+            Ok(pod) => marked.push((namespace, name, pod)),
             Err(error) => {
                 failed = true;
                 terminal::error(&error.into());
             }
         }
     }
-    for (name, pod) in marked {
-        if !args.no_wait {
-            wait_until_gone(&client, &args.namespace, &pod).await?;
+    for (namespace, name, pod) in marked {
+        if !how.no_wait {
+            wait_until_gone(client, &namespace, &pod).await?;
         }
         terminal::print(&format!("pod \"{name}\" deleted\n"))?;
     }

@@ -7,6 +7,7 @@ mod exec;
 mod get;
 mod image;
 mod logs;
+mod manifest;
 mod ns;
 mod pause_image;
 mod run;
@@ -17,7 +18,7 @@ use std::{future::Future, process::ExitCode};
 use anyhow::Result;
 
 use crate::{
-    args::{Args, Command, Delete, Describe, Get},
+    args::{Args, Command, Describe, Get},
     config::Settings,
 };
 
@@ -30,7 +31,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Describe(Describe::Pod(pod)) => client(describe::pod(settings()?, pod)),
         Command::Exec(exec) => client(exec::exec(settings()?, exec)),
         Command::Logs(logs) => client(logs::logs(settings()?, logs)),
-        Command::Delete(Delete::Pod(delete)) => client(delete::pod(settings()?, delete)),
+        Command::Delete(delete) => client(delete::delete(settings()?, delete)),
         Command::Image(image) => client(image::image(settings()?, image)),
         Command::Ns(ns) => client(ns::ns(settings()?, ns)),
         Command::PauseImage(pause) => pause_image::pause_image(&pause),

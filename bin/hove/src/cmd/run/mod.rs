@@ -7,20 +7,19 @@ mod follow;
 mod screen;
 
 use std::{
-    io::Read,
     path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use http::Method;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{follow::Followers, screen::Screen};
-use super::delete;
+use super::{delete, manifest};
 use crate::{
     args::Run,
     client::{Client, Lines, path, segment},
@@ -82,31 +81,13 @@ pub async fn run(settings: Settings, args: Run) -> Result<ExitCode> {
 
 /// The one pod of a file.
 fn read(file: &Path) -> Result<Pod> {
-    let is_stdin = file == Path::new("-");
-    let name = if is_stdin {
-        "standard input".into()
-    } else {
-        file.display().to_string()
-    };
-    let input: Box<dyn Read> = match is_stdin {
-        true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(file).with_context(|| name.clone())?),
-    };
-    // What has no end (/dev/zero) is refused as what is too long.
-    let mut bytes = Vec::new();
-    let read = input.take(pod::TEXT_LIMIT as u64 + 1).read_to_end(&mut bytes);
-    read.with_context(|| name.clone())?;
-    if bytes.len() > pod::TEXT_LIMIT {
-        bail!("{name}: has more than {} bytes, which are allowed", pod::TEXT_LIMIT);
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let place = error.utf8_error().valid_up_to();
-        anyhow!("{name}: is not UTF-8 text: its byte {place} (from 0) belongs to no character")
-    })?;
-    let mut documents = pod::load(&text, &name)?;
-    match documents.len() {
-        1 => Ok(documents.remove(0).pod),
-        count => bail!("{name}: has {count} pods; `hove run` takes a file with one"),
+    let mut pods = manifest::read(file)?;
+    match pods.len() {
+        1 => Ok(pods.remove(0)),
+        count => bail!(
+            "{}: has {count} pods; `hove run` takes a file with one",
+            manifest::name(file)
+        ),
     }
 }
 
@@ -631,16 +612,5 @@ mod tests {
         )
         .unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("has 2 pods"));
-        std::fs::write(&file, one.replace("image", "imgae").replace("NAME", "a")).unwrap();
-        let error = read(&file).unwrap_err().to_string();
-        assert!(
-            error.contains("pod.yaml") && error.contains("spec.containers[0].imgae"),
-            "{error}"
-        );
-        let missing = read(Path::new("/no/such.yaml")).unwrap_err();
-        assert!(
-            format!("{missing:#}").starts_with("/no/such.yaml: No such file"),
-            "{missing:#}"
-        );
     }
 }
