@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use end_to_end::instance::{PATIENT, QUICK, condition};
-use end_to_end::{Host, case};
+use end_to_end::{Host, case, http};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -113,6 +113,36 @@ fn a_sandbox_that_can_not_be_made() {
                 ensure!(node.pod(name)?.is_none(), "pod {name} is still there");
             }
         }
+        Ok(())
+    });
+}
+
+/// What is created over the API is not looked at before: the network itself says who has the port.
+#[test]
+fn a_port_in_use_names_the_pod() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        node.import(&["busybox"])?;
+        let create = |name: &str| -> Result<()> {
+            let manifest = format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+                 - {{name: c, image: 'localhost/hove/busybox:1', imagePullPolicy: Never, command: [sleep, '1000'], \
+                 ports: [{{containerPort: 80, hostPort: 8321}}]}}\n"
+            );
+            let answer = http::post_unix(&node.api_socket(), "/api/v1/namespaces/default/pods", &manifest, QUICK)?;
+            ensure!(answer.status == 201, "{:?}", answer.response()?);
+            Ok(())
+        };
+        create("first")?;
+        node.wait_for_pod("first", ready)?;
+        create("second")?;
+        let pod = node.wait_for_pod("second", |pod| pod["status"]["reason"].is_string())?;
+        let message = pod["status"]["message"].as_str().unwrap_or_default();
+        ensure!(
+            message.contains("8321") && message.contains("pod default/first"),
+            "{message}"
+        );
+        node.output(["delete", "pod", "first", "second"])?;
         Ok(())
     });
 }

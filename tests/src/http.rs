@@ -30,7 +30,7 @@ pub struct Answer<S> {
 pub fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<Response> {
     let stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    request(stream, "GET", &address.to_string(), path)?.response()
+    request(stream, "GET", &address.to_string(), path, "")?.response()
 }
 
 /// The same, again and again until `accept` likes the answer: a server that was just started listens when it is ready, and tells nobody.
@@ -56,13 +56,21 @@ pub fn get_until(
 pub fn get_unix(socket: &Path, path: &str, limit: Duration) -> Result<Answer<UnixStream>> {
     let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
     stream.set_read_timeout(Some(limit))?;
-    request(stream, "GET", "localhost", path)
+    request(stream, "GET", "localhost", path, "")
 }
 
-fn request<S: Read + Write>(mut stream: S, method: &str, host: &str, path: &str) -> Result<Answer<S>> {
+/// `POST` over a unix socket.
+pub fn post_unix(socket: &Path, path: &str, body: &str, limit: Duration) -> Result<Answer<UnixStream>> {
+    let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(limit))?;
+    request(stream, "POST", "localhost", path, body)
+}
+
+fn request<S: Read + Write>(mut stream: S, method: &str, host: &str, path: &str, body: &str) -> Result<Answer<S>> {
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     )?;
     stream.flush()?;
     let mut reader = BufReader::new(stream);
