@@ -111,6 +111,11 @@ impl Creating {
         }
     }
 
+    /// What was said before there was this child.
+    pub(crate) fn with_notices(self, notices: Vec<String>) -> Self {
+        Creating { notices, ..self }
+    }
+
     /// The child's number in the caller's PID namespace.
     pub fn pid(&self) -> Pid {
         self.child.process.pid
@@ -362,7 +367,7 @@ impl Story {
     }
 
     /// The sentence for a step that was done as far as possible.
-    fn notice(&self, report: &Report) -> String {
+    pub(crate) fn notice(&self, report: &Report) -> String {
         self.describe_notice(report.step as usize, report.detail)
     }
 }

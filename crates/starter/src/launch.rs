@@ -27,6 +27,15 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Creating> {
     launch(plan::exec(request)?)
 }
 
+/// What [`create`] would do, a line for each step, and what is wrong with the request; nothing is started. Of a step that
+/// another process does than the container's own, the line says so.
+pub fn explain(request: Request<'_>) -> Result<Vec<String>> {
+    let plan = plan::container(request)?;
+    let mut lines: Vec<_> = plan.errand.iter().map(|step| format!("from outside: {step}")).collect();
+    lines.extend(plan.steps.iter().map(Step::to_string));
+    Ok(lines)
+}
+
 fn launch(mut plan: Plan<'_>) -> Result<Creating> {
     let (parent, child_end) = handshake::pair()?;
     let (errand_link, link) = match plan.errand.is_empty() {
@@ -105,18 +114,19 @@ fn launch(mut plan: Plan<'_>) -> Result<Creating> {
     let inherits = plan.steps.iter().any(|step| matches!(step, Step::Heir));
     let (wanted, known) = (plan.wanted.clone(), plan.known_identity.clone());
     let story = plan.into_story();
+    let mut notices = Vec::new();
     if inherits {
-        born = Born(Some(heir(&parent, &story)?));
+        born = Born(Some(heir(&parent, &story, &mut notices)?));
     }
     let (Some(child), errand) = (born.take(), errand.take()) else {
         return Err(sys::Error::new("clone3", Errno::CHILD).into());
     };
-    Ok(Creating::new(child, errand, parent, story, wanted, known))
+    Ok(Creating::new(child, errand, parent, story, wanted, known).with_notices(notices))
 }
 
-/// Waits for the process that takes the first child's place. The one place that waits: for three system calls of the
+/// Waits for the process that takes the first child's place. The one place that waits: for a few system calls of the
 /// child's, none of which can hang.
-fn heir(parent: &handshake::ParentEnd, story: &Story) -> Result<Child> {
+fn heir(parent: &handshake::ParentEnd, story: &Story, notices: &mut Vec<String>) -> Result<Child> {
     loop {
         let waiting = parent.as_fd();
         match poll(&mut [PollFd::new(&waiting, PollFlags::IN)], None) {
@@ -131,7 +141,8 @@ fn heir(parent: &handshake::ParentEnd, story: &Story) -> Result<Child> {
                 return Ok(Child { pid, pidfd });
             }
             Received::Report(report, _) if report.kind == Kind::Failed => return Err(story.failure(&report)),
-            // What the first child or the errand has to say before: not possible today.
+            Received::Report(report, _) if report.kind == Kind::Notice => notices.push(story.notice(&report)),
+            // Neither the first child nor the errand says anything else.
             Received::Report(..) => return Err(sys::Error::new("recvmsg(handshake)", Errno::BADMSG).into()),
             Received::Closed | Received::Reset => return Err(Error::Ended { how: String::new() }),
         }

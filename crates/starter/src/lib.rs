@@ -40,7 +40,7 @@ pub mod seccomp;
 pub use creating::{Created, Creating, Progress, Started, Starting};
 pub use error::{Error, Result};
 pub use identity::Identity;
-pub use launch::{create, exec};
+pub use launch::{create, exec, explain};
 pub use request::{
     ExecRequest, Executable, GROUPS_POLICY_ANNOTATION, Request, Rootfs, RootfsMount, Size, Stdio, USER_ANNOTATION,
 };

@@ -182,8 +182,15 @@ fn a_pid_namespace_of_its_own_in_the_pods_user_namespace() {
         let mut bench = Bench::sh("echo $$; ps -o pid,args; cat /proc/self/uid_map; hostname");
         pod.adopt(&mut bench);
         bench.namespace("pid", None);
+        // What cannot be done to the letter is told, although it is not the container's process that meets it.
+        bench.process()["oomScoreAdj"] = json!(-998);
         let output = bench.run().unwrap();
         assert_eq!(output.status, 0, "{output:?}");
+        let lacking = !rustix::thread::capabilities(None)
+            .unwrap()
+            .permitted
+            .contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+        assert_eq!(output.notices.len(), usize::from(lacking), "{output:?}");
         assert!(output.stdout.starts_with("1\n"), "{output:?}");
         assert!(!output.stdout.contains("sleep"), "{output:?}");
         assert!(output.stdout.contains(&HOST.to_string()), "{output:?}");
