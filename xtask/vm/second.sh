@@ -31,10 +31,12 @@ case $(cat /proc/cmdline) in
     setsid --ctty --wait /bin/bash -l </dev/ttyS0 >/dev/ttyS0 2>&1
     ;;
 *)
-    # A byte is a byte.
+    # A byte is a byte; and what writes sees no terminal.
     stty -F /dev/ttyS1 raw -echo
-    /bin/sh /disk/task </dev/null >/dev/ttyS1 2>&1
-    echo "@hove over $?" >/dev/ttyS1
+    {
+        /bin/sh /disk/task </dev/null
+        echo "@hove over $?"
+    } 2>&1 | cat >/dev/ttyS1
     ;;
 esac
 sync

@@ -142,6 +142,8 @@ impl Running {
             let line = line.trim_end_matches('\r');
             if let Some(said) = line.strip_prefix(OVER) {
                 code = Some(said.parse().with_context(|| line.to_owned())?);
+                // Nothing that matters comes after.
+                watch.kill_at(Instant::now());
             } else if let Next::Cut(after) = see(line)? {
                 cut = true;
                 watch.kill_at(Instant::now() + after);

@@ -2,9 +2,9 @@
 //! controllers, and AppArmor; on a machine that can be rebooted and lose its power.
 //!
 //! ```text
-//!  system    Debian's kernel and root, from its packages, made once          target/vm/{vmlinuz,initrd,root.ext4}
+//!  system    Debian's kernel and root, from its packages, made once          target/vm/{vmlinuz,initrd.d,root.ext4}
 //!  programs  test programs and binaries, as cargo builds them for the host
-//!  disk      both on a second disk, with a script: the guest's task           target/vm/disk.ext4
+//!  disk      both on a second disk, with a script: the guest's task           target/vm/run-*/disk.ext4
 //!  machine   qemu runs it in software; the task's output comes back by a serial port, its exit code on the last line
 //! ```
 //!
@@ -56,20 +56,23 @@ pub fn run(root: &Path, ask: &Ask) -> Result<()> {
     );
     let start = Instant::now();
     let folder = root.join("target/vm");
-    let system = system::ensure_made(&folder)?;
-    let disk = folder.join("disk.ext4");
+    // What is of this run alone: others may run beside it.
+    std::fs::create_dir_all(&folder)?;
+    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&folder)?;
+    let system = system::ensure_made(&folder, scratch.path())?;
+    let disk = scratch.path().join("disk.ext4");
     let mut machine = Machine {
         system: &system,
         disk: &disk,
         writes: Writes::Dropped,
-        console: folder.join("console.log"),
+        console: scratch.path().join("console.log"),
     };
     let outages = outages(ask);
     // Nothing but outages was asked for by name.
     let only_outages = !ask.pattern.is_empty() && ask.pattern.iter().all(|p| Outage::named(p).is_some());
     let mut tally = Tally::default();
     if !only_outages {
-        suites::make_disk(root, &folder, &ask.package, &ask.pattern, &disk)?;
+        suites::make_disk(root, scratch.path(), &ask.package, &ask.pattern, &disk)?;
         if ask.shell {
             return machine.shell();
         }
@@ -79,11 +82,10 @@ pub fn run(root: &Path, ask: &Ask) -> Result<()> {
         machine.writes = Writes::Kept;
         let seed = ask.seed.unwrap_or_else(outage::new_seed);
         for outage in outages {
-            outage::make_disk(root, &folder, outage, &disk)?;
+            outage::make_disk(root, scratch.path(), outage, &disk)?;
             outage::run(&machine, outage, seed, &mut tally)?;
         }
     }
-    std::fs::remove_file(&disk)?;
     conclude(&tally, start)
 }
 

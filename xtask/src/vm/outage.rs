@@ -4,6 +4,7 @@
 //! The node's directories lie on the second disk, which is kept from boot to boot, STATE among them: harder than /run, where
 //! it goes with the boot by itself.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +20,7 @@ use crate::tally::Tally;
 /// The images that the scripts use.
 const IMAGES: &[&str] = &["busybox", "debian"];
 /// How often the power is cut.
-const CUTS: u64 = 4;
+const CUTS: u64 = 3;
 /// The power is cut at most that long after the work has begun.
 const LONGEST_WORK: Duration = Duration::from_secs(12);
 /// More boots than a script needs mean that it does not come to its end.
@@ -131,12 +132,8 @@ pub fn run(machine: &Machine<'_>, outage: Outage, seed: u64, tally: &mut Tally) 
 
 /// When the power is cut for the `nth` time: anything below [`LONGEST_WORK`], the same for the same seed.
 fn moment(seed: u64, nth: u64) -> Duration {
-    // Knuth's multiplicative generator, a few steps on so that neighbouring seeds part.
-    let mut state = seed.wrapping_mul(1_000_003).wrapping_add(nth);
-    for _ in 0..4 {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-    }
-    LONGEST_WORK.mul_f64((state >> 33) as f64 / (1u64 << 31) as f64)
+    // Its keys are fixed.
+    let mut hasher = DefaultHasher::new();
+    (seed, nth).hash(&mut hasher);
+    LONGEST_WORK.mul_f64((hasher.finish() >> 32) as f64 / f64::from(u32::MAX))
 }

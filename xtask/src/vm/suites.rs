@@ -29,8 +29,9 @@ pub fn make_disk(root: &Path, folder: &Path, packages: &[String], patterns: &[St
         chosen => chosen.iter().map(String::as_str).collect(),
     };
     let programs = programs::build(root, &suites)?;
-    let binaries = binaries(root)?;
+    let end_to_end = suites.contains(&"end-to-end");
     let release = test::release_dir(root);
+    let binaries = if end_to_end { binaries(root)? } else { release.clone() };
     let target = release
         .ancestors()
         .nth(2)
@@ -47,7 +48,7 @@ pub fn make_disk(root: &Path, folder: &Path, packages: &[String], patterns: &[St
     }
     // Where tests make what they share (CARGO_TARGET_TMPDIR).
     disk.add_folder(&target.join("tmp"))?;
-    if suites.contains(&"end-to-end") {
+    if end_to_end {
         images::run(root)?;
         for binary in ["hove", "hove-shim"] {
             disk.add(&binaries.join(binary))?;

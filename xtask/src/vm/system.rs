@@ -4,11 +4,11 @@
 //! target/vm/
 //!   packages/          the kernel's and busybox's .deb
 //!   vmlinuz            the kernel
-//!   initrd.d/ initrd   the disks' drivers and the guest's first scripts, made into one file for each run
+//!   initrd.d/          the disks' drivers, and the guest's first scripts
 //!   root.ext4          Debian, minbase, with the kernel's modules: never written to (qemu drops what a guest writes)
 //!   made-from          what these were made from; another recipe makes them again
-//!   disk/ disk.ext4    the second disk: what is tested, new for each run
-//!   console.log        what the guest's kernel said
+//!   run-*/             of one run: the initrd, made from initrd.d; the second disk, with what is tested; console.log, what
+//!                      the guest's kernel said
 //! ```
 
 use std::fs;
@@ -50,12 +50,12 @@ pub struct System {
     pub root: PathBuf,
 }
 
-/// The system, made if it is not there yet or was made by another recipe.
-pub fn ensure_made(folder: &Path) -> Result<System> {
+/// The system in `folder`, made if it is not there yet or was made by another recipe; what is of this run alone, in `run`.
+pub fn ensure_made(folder: &Path, run: &Path) -> Result<System> {
     packages::ensure_installed(HOST_PACKAGES)?;
     let system = System {
         kernel: folder.join("vmlinuz"),
-        initrd: folder.join("initrd"),
+        initrd: run.join("initrd"),
         root: folder.join("root.ext4"),
     };
     let stamp = folder.join("made-from");
