@@ -53,13 +53,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use id::{ContainerId, SandboxId};
-pub use shim::ShimError;
+pub use shim::{Notice, ShimError};
 
 use cgroups::Cgroups;
 use events::Events;
 use layout::Layout;
 use node::Node;
 use registry::Registry;
+use shim::Notices;
 
 /// A CRI runtime. Dropping it ends its tasks and leaves the pods running; opened again, it takes them up.
 pub struct Runtime {
@@ -86,6 +87,7 @@ impl Runtime {
             network,
             registry: Registry::default(),
             events: Events::new(),
+            notices: Notices::new(),
             streaming: Arc::new(OnceLock::new()),
             closing: CancellationToken::new(),
         });
@@ -109,6 +111,11 @@ impl Runtime {
             node: Arc::new(node),
             closing: self.closing.clone(),
         })
+    }
+
+    /// What a person should know of the pods, from now on. A subscriber that is slow misses the oldest.
+    pub fn notices(&self) -> tokio::sync::broadcast::Receiver<Notice> {
+        self.node.notices.subscribe()
     }
 
     /// Where clients of Exec, Attach and PortForward are sent from now on. The first call counts.

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::registry::Registry;
+use crate::shim::Notices;
 use crate::spec::SecurityModules;
 
 /// A node's parts, as its sandboxes' owners and its services see them. A clone is the same node, seen by others.
@@ -23,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) cgroups: Arc<Cgroups>,
     pub(crate) registry: Registry,
     pub(crate) events: Events,
+    /// For people.
+    pub(crate) notices: Notices,
     /// Set once the streaming server listens.
     pub(crate) streaming: Arc<OnceLock<Arc<dyn StreamingUrls>>>,
     /// What this process itself may do: a container can't be given more.

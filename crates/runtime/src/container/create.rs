@@ -88,6 +88,7 @@ impl Sandbox {
         remove_tree(self.dir().container(id).path())?;
         sys::failpoint!("container.remove.files")?;
         self.state.containers.remove(id);
+        self.held.release(id);
         self.node().registry.remove_container(id);
         self.publish();
         Ok(())

@@ -61,12 +61,12 @@ impl Sandbox {
         let overlay = blocking(move || images.overlay(key.as_str())).await?;
         let dir = self.dir().container(id);
         let streams = self.streams(id)?;
+        self.held.hold_outputs(id, &dir)?;
         let mut root = root_mount(&overlay);
         if let Some(maps) = spec::user_maps(&self.state.record.config)? {
             root.options.extend(maps.mount_options());
         }
-        shim.create_task(id.as_str(), dir.path(), &[root], streams)
-            .await?;
+        shim.create_task(id.as_str(), dir.path(), &[root], streams).await?;
         sys::failpoint!("container.start.created")?;
         shim.start(id.as_str(), "").await?;
         sys::failpoint!("container.start.started")?;

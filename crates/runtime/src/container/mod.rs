@@ -120,7 +120,9 @@ impl Container {
 }
 
 fn reason(process: &Process) -> &'static str {
-    if process.oom_killed {
+    if process.end_unseen {
+        "Unknown"
+    } else if process.oom_killed {
         "OOMKilled"
     } else if process.exit_code == 0 {
         "Completed"

@@ -35,6 +35,8 @@ pub(crate) enum Message {
     Happened(Box<shim::Event>),
     /// The shim has ended, or the connection with it has.
     ShimGone,
+    /// It is time to have the next shim take the pod over.
+    TakeOver,
 }
 
 /// A sandbox as others hold it.

@@ -18,7 +18,7 @@ use crate::id::ContainerId;
 use crate::layout::SandboxDir;
 use crate::node::Node;
 use crate::records::{Intent, Life, ProcessName, SandboxRecord};
-use crate::shim::{Events, ShimClient, ShimProcess};
+use crate::shim::{Attempts, Events, Held, ShimClient, ShimProcess};
 
 /// How often the undo of a failed creation is tried again before it is left to the next start's recovery, and the first
 /// pause between two tries, which doubles.
@@ -30,8 +30,12 @@ pub(crate) struct Sandbox {
     pub(super) node: Arc<Node>,
     pub(super) dir: SandboxDir,
     pub(crate) state: View,
-    pub(super) process: Option<ShimProcess>,
-    mailbox: mpsc::Sender<Message>,
+    pub(crate) process: Option<ShimProcess>,
+    /// What must not be lost if the shim dies.
+    pub(crate) held: Held,
+    /// The shims that were started in a dead one's place.
+    pub(crate) attempts: Attempts,
+    pub(crate) mailbox: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     published: watch::Sender<Arc<View>>,
 }
@@ -47,6 +51,8 @@ impl Sandbox {
             dir,
             state,
             process: None,
+            held: Held::default(),
+            attempts: Attempts::default(),
             mailbox,
             messages,
             published,
@@ -156,7 +162,8 @@ impl Sandbox {
                 answer(reply, done);
             }
             Message::Happened(event) => self.happened(&event),
-            Message::ShimGone => self.shim_gone(),
+            Message::ShimGone => self.supervisor_ended().await,
+            Message::TakeOver => self.take_over().await,
         }
     }
 
@@ -200,7 +207,7 @@ impl Sandbox {
     }
 
     /// Goes on with a shim: takes in what it has to tell from now on.
-    pub(super) async fn attend(&mut self, client: ShimClient, process: ShimProcess) -> Result<()> {
+    pub(crate) async fn attend(&mut self, client: ShimClient, process: ShimProcess) -> Result<()> {
         let events = client.watch().await?;
         tokio::spawn(forward(events, self.mailbox.clone()));
         let (watched, mailbox) = (process.clone(), self.mailbox.clone());
@@ -208,20 +215,20 @@ impl Sandbox {
             watched.exited().await;
             let _ = mailbox.send(Message::ShimGone).await;
         });
-        self.state.shim = Some(client);
+        match &self.state.shim {
+            // Who holds the dead one's connection talks with this one from now on.
+            Some(former) => former.replace(&client),
+            None => self.state.shim = Some(client),
+        }
         self.process = Some(process);
         Ok(())
     }
 
     /// Takes a sandbox up again after a restart: its shim is asked what became of everything meanwhile.
     pub(crate) async fn resume(&mut self) -> Result<()> {
-        let Some(process) = self.state.record.shim.map(ShimProcess::find).transpose()?.flatten() else {
-            self.shim_gone();
+        let Some(state) = self.find_supervisor_or_ask_again().await else {
             return Ok(());
         };
-        let client = ShimClient::connect(&self.dir.socket()).await?;
-        let state = client.state().await?;
-        self.attend(client, process).await?;
         self.take_in(&state);
         self.unstart(&state).await?;
         self.lose_unknown(&state);
@@ -291,7 +298,7 @@ impl Sandbox {
     }
 
     /// Containers that were started, and that the shim knows nothing of: their end went by unseen.
-    fn lose_unknown(&mut self, state: &shim::StateResponse) {
+    pub(crate) fn lose_unknown(&mut self, state: &shim::StateResponse) {
         let lost: Vec<ContainerId> = self
             .state
             .containers
@@ -312,7 +319,10 @@ impl Sandbox {
     fn happened(&mut self, event: &shim::Event) {
         let process = event.process.get_or_default();
         match event.kind.enum_value_or_default() {
-            Kind::KIND_NOTICE => warn!(container = %process.container_id, "{}", process.message),
+            Kind::KIND_NOTICE => {
+                warn!(container = %process.container_id, "{}", process.message);
+                self.tell_a_person(&process.container_id, &event.reason, process.message.clone());
+            }
             Kind::KIND_OOM => info!(container = %process.container_id, "out of memory"),
             Kind::KIND_PRESENT | Kind::KIND_CREATED | Kind::KIND_STARTED | Kind::KIND_EXITED => {
                 if process.container_id.is_empty() {
@@ -330,6 +340,7 @@ impl Sandbox {
     fn pause_is(&mut self, process: &shim::Process) {
         match process.state.enum_value_or_default() {
             ProcessState::PROCESS_STATE_RUNNING => {
+                self.hold(process);
                 let pid = i32::try_from(process.pid).unwrap_or(0);
                 self.state.pause = Some(ProcessName {
                     pid,
@@ -358,11 +369,15 @@ impl Sandbox {
 
     fn observe(&mut self, process: &shim::Process) {
         let id = ContainerId::from(process.container_id.as_str());
+        if process.state == ProcessState::PROCESS_STATE_RUNNING.into() && self.state.containers.contains_key(&id) {
+            self.hold(process);
+        }
         let mut change = None;
         let recorded = self.change_container(&id, |c| change = c.observe(process));
         let kind = match change {
             Some(Change::Started) => ContainerEventType::ContainerStartedEvent,
             Some(Change::Exited) => {
+                self.held.release(&id);
                 // Of an end that is not recorded here the shim is the only one who knows.
                 if recorded {
                     self.forget_task(&id);
@@ -389,20 +404,25 @@ impl Sandbox {
         });
     }
 
-    /// The shim is gone. What it supervised goes on living, but nobody sees it end.
+    /// There is no shim for now. What it supervised goes on living, but nobody sees it end.
+    pub(crate) fn leave_unattended(&mut self) {
+        for container in self.state.containers.values_mut() {
+            if container.is_running() {
+                Arc::make_mut(container).unattended = true;
+            }
+        }
+        self.publish();
+    }
+
+    /// There is no shim, and there will be none.
     pub(crate) fn shim_gone(&mut self) {
         if self.state.shim.take().is_none() && self.process.is_none() && !matches!(self.state.phase, Phase::Ready) {
             return;
         }
         self.process = None;
         self.state.pause = None;
-        for container in self.state.containers.values_mut() {
-            if container.is_running() {
-                Arc::make_mut(container).unattended = true;
-            }
-        }
+        self.leave_unattended();
         self.not_ready("the pod's supervisor has ended");
-        self.publish();
     }
 
     fn not_ready(&mut self, why: &str) {
@@ -437,7 +457,7 @@ impl Sandbox {
         recorded
     }
 
-    pub(super) fn save(&self) -> Result<()> {
+    pub(crate) fn save(&self) -> Result<()> {
         Ok(record::save(&self.dir.record(), &self.state.record)?)
     }
 

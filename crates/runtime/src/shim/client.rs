@@ -1,12 +1,14 @@
 //! The shim's three services over its socket: containerd's Sandbox and Task, and Hove's Pod.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxResources, Process};
 use protobuf::{MessageField, well_known_types::any::Any};
 use shim_api::task::{self as api, Mount};
 use shim_api::{deadline, forever, sandbox, shim};
+use tokio::sync::watch;
 
 use super::ShimError;
 
@@ -27,9 +29,12 @@ type Result<T> = std::result::Result<T, ShimError>;
 /// The stream of what happens in the pod.
 pub(crate) type Events = ttrpc::r#async::ClientStreamReceiver<shim::Event>;
 
-/// A connection with a shim. Clones share it.
+/// How long who waits for a process waits for the next shim, once the one that was asked has died.
+const REPLACEMENT_LIMIT: Duration = Duration::from_secs(15);
+
+/// A connection with a pod's shim, and after its death with the next one ([`ShimClient::replace`]). Clones share it.
 #[derive(Clone)]
-pub(crate) struct ShimClient(shim_api::Client);
+pub(crate) struct ShimClient(Arc<watch::Sender<shim_api::Client>>);
 
 /// One layer of a container's root, as mount(2) would take it.
 pub(crate) struct RootMount {
@@ -61,8 +66,17 @@ impl ShimClient {
     pub(crate) async fn connect(socket: &Path) -> Result<ShimClient> {
         shim_api::Client::connect(socket)
             .await
-            .map(ShimClient)
+            .map(|client| ShimClient(Arc::new(watch::Sender::new(client))))
             .map_err(ShimError::of("connect"))
+    }
+
+    /// From now on, all who hold this one talk with the shim of `other`.
+    pub(crate) fn replace(&self, other: &ShimClient) {
+        self.0.send_replace(other.now());
+    }
+
+    fn now(&self) -> shim_api::Client {
+        self.0.borrow().clone()
     }
 
     pub(crate) async fn create_sandbox(&self, id: &str, bundle: &Path, netns: Option<&Path>) -> Result<()> {
@@ -72,7 +86,7 @@ impl ShimClient {
             netns_path: netns.map(text).unwrap_or_default(),
             ..Default::default()
         };
-        let answer = self.0.sandbox.create_sandbox(deadline(START), &request).await;
+        let answer = self.now().sandbox.create_sandbox(deadline(START), &request).await;
         answer.map(drop).map_err(ShimError::of("CreateSandbox"))
     }
 
@@ -82,7 +96,7 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.0.sandbox.start_sandbox(deadline(START), &request).await;
+        let answer = self.now().sandbox.start_sandbox(deadline(START), &request).await;
         answer.map(|a| a.pid).map_err(ShimError::of("StartSandbox"))
     }
 
@@ -92,7 +106,7 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.0.sandbox.stop_sandbox(deadline(QUICK), &request).await;
+        let answer = self.now().sandbox.stop_sandbox(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("StopSandbox"))
     }
 
@@ -102,7 +116,7 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.0.sandbox.shutdown_sandbox(deadline(QUICK), &request).await;
+        let answer = self.now().sandbox.shutdown_sandbox(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("ShutdownSandbox"))
     }
 
@@ -127,7 +141,7 @@ impl ShimClient {
             stdout: streams.log,
             ..Default::default()
         };
-        let answer = self.0.task.create(deadline(START), &request).await;
+        let answer = self.now().task.create(deadline(START), &request).await;
         answer.map(|a| a.pid).map_err(ShimError::of("Create"))
     }
 
@@ -138,7 +152,7 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.0.task.start(deadline(START), &request).await;
+        let answer = self.now().task.start(deadline(START), &request).await;
         answer.map(|a| a.pid).map_err(ShimError::of("Start"))
     }
 
@@ -153,19 +167,27 @@ impl ShimClient {
             spec: json(PROCESS_TYPE, process),
             ..Default::default()
         };
-        let answer = self.0.task.exec(deadline(START), &request).await;
+        let answer = self.now().task.exec(deadline(START), &request).await;
         answer.map(drop).map_err(ShimError::of("Exec"))
     }
 
-    /// Waits for the end of a process, without limit; its exit status.
+    /// Waits for the end of a process, without limit; its exit status. If the shim dies meanwhile, the next one is asked.
     pub(crate) async fn wait(&self, id: &str, exec_id: &str) -> Result<u32> {
         let request = api::WaitRequest {
             id: id.into(),
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.0.task.wait(forever(), &request).await;
-        answer.map(|a| a.exit_status).map_err(ShimError::of("Wait"))
+        let mut shims = self.0.subscribe();
+        loop {
+            let shim = shims.borrow_and_update().clone();
+            let answer = shim.task.wait(forever(), &request).await;
+            let answer = answer.map(|a| a.exit_status).map_err(ShimError::of("Wait"));
+            let gone = answer.as_ref().is_err_and(ShimError::is_gone);
+            if !gone || tokio::time::timeout(REPLACEMENT_LIMIT, shims.changed()).await.is_err() {
+                return answer;
+            }
+        }
     }
 
     /// Signals one process, or all that belongs to it.
@@ -177,7 +199,7 @@ impl ShimClient {
             all,
             ..Default::default()
         };
-        let answer = self.0.task.kill(deadline(QUICK), &request).await;
+        let answer = self.now().task.kill(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("Kill"))
     }
 
@@ -188,7 +210,7 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.0.task.delete(deadline(QUICK), &request).await;
+        let answer = self.now().task.delete(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("Delete"))
     }
 
@@ -200,7 +222,7 @@ impl ShimClient {
             height: height.into(),
             ..Default::default()
         };
-        let answer = self.0.task.resize_pty(deadline(QUICK), &request).await;
+        let answer = self.now().task.resize_pty(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("ResizePty"))
     }
 
@@ -212,7 +234,7 @@ impl ShimClient {
             stdin: true,
             ..Default::default()
         };
-        let answer = self.0.task.close_io(deadline(QUICK), &request).await;
+        let answer = self.now().task.close_io(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("CloseIO"))
     }
 
@@ -222,12 +244,12 @@ impl ShimClient {
             resources: json(RESOURCES_TYPE, resources),
             ..Default::default()
         };
-        let answer = self.0.task.update(deadline(QUICK), &request).await;
+        let answer = self.now().task.update(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("Update"))
     }
 
     pub(crate) async fn state(&self) -> Result<shim::StateResponse> {
-        self.0
+        self.now()
             .pod
             .state(deadline(QUICK), &shim::StateRequest::new())
             .await
@@ -235,7 +257,7 @@ impl ShimClient {
     }
 
     pub(crate) async fn watch(&self) -> Result<Events> {
-        self.0
+        self.now()
             .pod
             .watch(forever(), &shim::WatchRequest::new())
             .await
@@ -247,7 +269,7 @@ impl ShimClient {
             container_id: id.into(),
             ..Default::default()
         };
-        let answer = self.0.pod.reopen_log(deadline(QUICK), &request).await;
+        let answer = self.now().pod.reopen_log(deadline(QUICK), &request).await;
         answer.map(drop).map_err(ShimError::of("ReopenLog"))
     }
 }

@@ -39,35 +39,37 @@ impl ShimProcess {
         dir: &SandboxDir,
         placement: &cgroup::Placement,
     ) -> Result<(ProcessName, OwnedFd)> {
+        let listener = OwnedFd::from(listen(&dir.socket())?);
+        start(binary, id, dir, placement, &["--socket-fd"], &listener)
+    }
+
+    /// Starts `binary` to take over a sandbox whose supervisor has died: it gets a socket to listen on, and pidfds of the
+    /// sandbox's processes, each with its container's id.
+    pub(crate) fn adopt(
+        binary: &Path,
+        id: &SandboxId,
+        dir: &SandboxDir,
+        placement: &cgroup::Placement,
+        processes: &[(String, OwnedFd)],
+    ) -> Result<(ProcessName, OwnedFd)> {
         let listener = listen(&dir.socket())?;
-        let socket_fd = std::os::fd::AsRawFd::as_raw_fd(&listener).to_string();
-        let [id_flag, dir_flag, fd_flag] = ["--id", "--dir", "--socket-fd"].map(OsStr::new);
-        let args = [
-            id_flag,
-            id.as_str().as_ref(),
-            dir_flag,
-            dir.path().as_os_str(),
-            fd_flag,
-            socket_fd.as_ref(),
-        ];
-        let (pid, pidfd) = Detached {
-            program: binary,
-            args: &args,
-            inherited: listener.as_fd(),
-            stderr: open_log(&dir.shim_log())?,
-            cgroup: placement.v2_dir.as_ref().map(AsFd::as_fd),
-            cgroups: &placement.v1_tasks,
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(Error::call("socketpair(AF_UNIX, SOCK_SEQPACKET)"))?;
+        let hand_over = |name: &str, fd| {
+            sys::scm::send(ours.as_fd(), name.as_bytes(), Some(fd)).map_err(Error::call("sendmsg(handover)"))
+        };
+        hand_over("socket", listener.as_fd())?;
+        for (container, pidfd) in processes {
+            hand_over(&format!("process {container}"), pidfd.as_fd())?;
         }
-        .spawn()
-        .map_err(|e| missing_binary(binary, e))?;
-        let start_time_ticks = start_time_ticks(pid).unwrap_or(0);
-        Ok((
-            ProcessName {
-                pid: pid.as_raw_nonzero().get(),
-                start_time_ticks,
-            },
-            pidfd,
-        ))
+        // What was sent waits in the socket; its other end's is the end of it.
+        drop(ours);
+        start(binary, id, dir, placement, &["--adopt", "--handover-fd"], &theirs)
     }
 
     /// The process that [`ShimProcess::spawn`] started. Must be called on tokio's runtime.
@@ -120,6 +122,14 @@ impl ShimProcess {
         tokio::time::timeout(limit, self.exited()).await.is_ok()
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let pidfd = self.pidfd.get_ref();
+        let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
     pub(crate) fn kill(&self) -> Result<()> {
         match rustix::process::pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -129,6 +139,39 @@ impl ShimProcess {
             ))(e)),
         }
     }
+}
+
+/// Starts a supervisor with one inherited descriptor, whose number follows the last of `flags`.
+fn start(
+    binary: &Path,
+    id: &SandboxId,
+    dir: &SandboxDir,
+    placement: &cgroup::Placement,
+    flags: &[&str],
+    inherited: &OwnedFd,
+) -> Result<(ProcessName, OwnedFd)> {
+    let number = std::os::fd::AsRawFd::as_raw_fd(inherited).to_string();
+    let [id_flag, dir_flag] = ["--id", "--dir"].map(OsStr::new);
+    let mut args = vec![id_flag, id.as_str().as_ref(), dir_flag, dir.path().as_os_str()];
+    args.extend(flags.iter().map(OsStr::new));
+    args.push(number.as_ref());
+    let (pid, pidfd) = Detached {
+        program: binary,
+        args: &args,
+        inherited: inherited.as_fd(),
+        stderr: open_log(&dir.shim_log())?,
+        cgroup: placement.v2_dir.as_ref().map(AsFd::as_fd),
+        cgroups: &placement.v1_tasks,
+    }
+    .spawn()
+    .map_err(|e| missing_binary(binary, e))?;
+    Ok((
+        ProcessName {
+            pid: pid.as_raw_nonzero().get(),
+            start_time_ticks: start_time_ticks(pid).unwrap_or(0),
+        },
+        pidfd,
+    ))
 }
 
 /// The end of what a shim wrote to its standard error, on one line.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod adopt;
 mod conformance;
 mod failures;
 mod guests;

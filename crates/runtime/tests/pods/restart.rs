@@ -127,18 +127,38 @@ fn a_broken_record_keeps_nothing_else_from_starting() {
 }
 
 #[test]
-fn a_dead_supervisor_is_noticed() {
-    on_a_host(|host| async move {
+fn a_supervisor_that_cant_be_replaced_leaves_its_pod_not_ready() {
+    on_a_host(|mut host| async move {
         let sandbox = host.run(host.pod("lost")).await.unwrap();
         let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
         let shim = host.sandbox_pid(&sandbox, "shimPid").await;
-        let runtime = host.runtime.clone();
-        drop(runtime);
-        kill(shim);
+        let binary = std::mem::replace(&mut host.config.shim, "/no/such/supervisor".into());
         let host = host.restart().await;
+        let mut notices = host.runtime.notices();
+        kill(shim);
+        let notice = loop {
+            let notice = tokio::time::timeout(std::time::Duration::from_secs(30), notices.recv()).await;
+            let notice = notice.expect("it is never given up").unwrap();
+            if notice.reason == "SupervisorLost" {
+                break notice;
+            }
+        };
+        assert!(
+            notice.message.contains("is not replaced any more"),
+            "{}",
+            notice.message
+        );
         let status = host.sandbox_status(&sandbox).await.unwrap().status.unwrap();
         assert_eq!(status.state(), PodSandboxState::SandboxNotready);
         assert_eq!(host.status(&id).await.state(), ContainerState::ContainerUnknown);
+
+        // A restart of the node is a new chance.
+        let mut host = host;
+        host.config.shim = binary;
+        let host = host.restart().await;
+        let status = host.sandbox_status(&sandbox).await.unwrap().status.unwrap();
+        assert_eq!(status.state(), PodSandboxState::SandboxReady);
+        assert_eq!(host.exec(&id, &["echo", "hi"]).await.unwrap().stdout, b"hi\n");
         host.remove(&sandbox).await.unwrap();
     });
 }

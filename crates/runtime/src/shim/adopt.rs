@@ -1,0 +1,219 @@
+//! A supervisor that dies is replaced: the next one takes the pod over (invariant 4).
+//!
+//! ```text
+//!   its pidfd is readable ─► supervisor_ended ──► take_over: connect, or start `hove-shim --adopt` ──► attend, take in
+//!   a restart of the node ──► resume ───────────────▲                      │ failed, or died again
+//!                                                   └── after a pause ◄────┤
+//!                                                                          └──► too often: the sandbox is not ready
+//! ```
+
+use std::time::{Duration, Instant};
+
+use shim_api::shim::{self, ProcessState};
+use tracing::{info, warn};
+
+use super::attempts::{MAX, WINDOW};
+use super::{Notice, ShimClient, ShimError, ShimProcess, log_tail};
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::records::{Intent, ProcessName};
+use crate::sandbox::{Message, Sandbox};
+
+/// How long a supervisor that does not answer may take to be seen dead.
+const DEATH_LIMIT: Duration = Duration::from_secs(1);
+
+const SIGKILL: i32 = 9;
+
+impl Sandbox {
+    /// The supervisor has ended. It is replaced, unless the pod is going down anyway.
+    pub(crate) async fn supervisor_ended(&mut self) {
+        if self.state.record.intent != Intent::Run {
+            self.shim_gone();
+            return;
+        }
+        if self.process.as_ref().is_some_and(|process| !process.has_ended()) {
+            // News of an earlier one.
+            return;
+        }
+        match self.attempts.next(Instant::now()) {
+            Some(Duration::ZERO) => self.take_over().await,
+            Some(pause) => {
+                self.leave_unattended();
+                let mailbox = self.mailbox.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    // An owner that has gone has no supervisor to replace.
+                    let _ = mailbox.send(Message::TakeOver).await;
+                });
+            }
+            None => {
+                let message = format!(
+                    "the pod's supervisor has ended {MAX} times within {WINDOW:?} and is not replaced any more; it said: {}",
+                    log_tail(&self.dir().shim_log())
+                );
+                self.shim_gone();
+                self.tell_a_person("", "SupervisorLost", message);
+            }
+        }
+    }
+
+    /// Has a new supervisor take the pod over.
+    pub(crate) async fn take_over(&mut self) {
+        if self.state.record.intent != Intent::Run {
+            self.shim_gone();
+            return;
+        }
+        let taken_over = match self.find_supervisor().await {
+            Ok(state) => self.go_on_from(&state).await,
+            Err(e) => Err(e),
+        };
+        match taken_over {
+            Ok(()) => {
+                info!("the pod's supervisor had ended; another has taken over");
+                let message = "the pod's supervisor had ended; another has taken over".to_string();
+                self.tell_a_person("", "SupervisorReplaced", message);
+            }
+            Err(error) => {
+                warn!(%error, "the pod could not be taken over");
+                self.process = None;
+                self.ask_again();
+            }
+        }
+    }
+
+    /// Takes a sandbox up again after a restart; what does not work at once is tried again as usual.
+    pub(crate) async fn find_supervisor_or_ask_again(&mut self) -> Option<shim::StateResponse> {
+        match self.find_supervisor().await {
+            Ok(state) => Some(state),
+            Err(error) => {
+                warn!(%error, "the pod's supervisor can't be reached or replaced");
+                self.leave_unattended();
+                self.ask_again();
+                None
+            }
+        }
+    }
+
+    fn ask_again(&self) {
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            let _ = mailbox.send(Message::ShimGone).await;
+        });
+    }
+
+    /// The supervisor that serves the sandbox, else a new one; what it knows.
+    async fn find_supervisor(&mut self) -> Result<shim::StateResponse> {
+        let socket = self.dir().socket();
+        let (client, started) = match ShimClient::connect(&socket).await {
+            // It listens as long as it lives.
+            Ok(client) => (client, None),
+            Err(_) => {
+                let (name, pidfd) = self.start_adopter().await?;
+                let process = ShimProcess::new(name, pidfd)?;
+                (ShimClient::connect(&socket).await?, Some(process))
+            }
+        };
+        let state = match (client.state().await, &started) {
+            (Ok(state), _) => state,
+            (Err(e), Some(process)) if e.is_gone() && process.exited_within(DEATH_LIMIT).await => {
+                let log = log_tail(&self.dir().shim_log());
+                return Err(ShimError::Died { log }.into());
+            }
+            (Err(e), _) => return Err(e.into()),
+        };
+        let process = match started {
+            Some(process) => process,
+            None => {
+                let name = ProcessName::of(state.shim_pid);
+                let found = name.map(ShimProcess::find).transpose()?.flatten();
+                found.ok_or_else(|| Error::from(ShimError::no_shim("State")))?
+            }
+        };
+        if self.state.record.shim != Some(process.name()) {
+            self.state.record.shim = Some(process.name());
+            self.save()?;
+        }
+        self.attend(client, process).await?;
+        Ok(state)
+    }
+
+    async fn start_adopter(&self) -> Result<(ProcessName, std::os::fd::OwnedFd)> {
+        let (node, dir, id) = (self.node().clone(), self.dir().clone(), self.state.record.id.clone());
+        let held = self.held.copies()?;
+        blocking(move || {
+            let placement = node.cgroups.placement(&node.config.shims_cgroup())?;
+            ShimProcess::adopt(&node.config.shim, &id, &dir, &placement, &held)
+        })
+        .await
+    }
+
+    /// Takes in what a new supervisor has found.
+    async fn go_on_from(&mut self, state: &shim::StateResponse) -> Result<()> {
+        self.take_in(state);
+        self.unstart(state).await?;
+        self.lose_unknown(state);
+        self.end_strays(state);
+        self.publish();
+        Ok(())
+    }
+
+    /// Containers that have ended as far as was announced: their start failed because the supervisor died over it.
+    fn end_strays(&self, state: &shim::StateResponse) {
+        let Some(shim) = self.state.shim.clone() else { return };
+        for process in &state.containers {
+            let id = ContainerId::from(process.container_id.as_str());
+            if self.state.containers.get(&id).is_none_or(|c| !c.is_exited()) {
+                continue;
+            }
+            let (shim, runs) = (shim.clone(), process.state != ProcessState::PROCESS_STATE_EXITED.into());
+            tokio::spawn(async move {
+                if runs && shim.kill(id.as_str(), "", SIGKILL, true).await.is_ok() {
+                    let _ = shim.wait(id.as_str(), "").await;
+                }
+                match shim.delete(id.as_str(), "").await {
+                    Err(error) if !error.is_not_found() => {
+                        warn!(container = %id, %error, "the task remains in the shim")
+                    }
+                    _ => {}
+                }
+            });
+        }
+    }
+
+    /// Holds open what its supervisor's death must not lose.
+    pub(crate) fn hold(&mut self, process: &shim::Process) {
+        let Some(name) = i32::try_from(process.pid).ok().filter(|pid| *pid > 0) else {
+            return;
+        };
+        let name = ProcessName {
+            pid: name,
+            start_time_ticks: process.start_time_ticks,
+        };
+        if process.container_id.is_empty() {
+            self.held.hold_pause(name);
+            return;
+        }
+        let id = ContainerId::from(process.container_id.as_str());
+        let dir = self.dir().container(&id);
+        if let Err(error) = self.held.hold_outputs(&id, &dir) {
+            warn!(container = %id, %error, "its output is not safe if its supervisor dies");
+        }
+        self.held.hold_process(&id, name);
+    }
+
+    /// Tells of the pod, or of one of its containers, to whoever makes events of it.
+    pub(crate) fn tell_a_person(&self, container: &str, reason: &str, message: String) {
+        let pod = self.state.record.config.metadata.clone().unwrap_or_default();
+        let container = self.state.containers.get(&ContainerId::from(container));
+        let container = container.and_then(|c| c.record.config.metadata.clone());
+        self.node().notices.tell(Notice {
+            namespace: pod.namespace,
+            name: pod.name,
+            uid: pod.uid,
+            container: container.map(|m| m.name).unwrap_or_default(),
+            reason: reason.to_string(),
+            message,
+        });
+    }
+}
