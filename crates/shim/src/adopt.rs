@@ -63,11 +63,14 @@ impl Pod {
         };
         for bundle in &record.bundles {
             if let Err(e) = self.adopt_container(bundle, &mut held) {
+                // Nobody would see it end, or could stop it.
                 self.notice(
                     "",
                     "NotTakenOver",
-                    format!("{} can't be taken over: {e}", bundle.display()),
+                    format!("{} can't be taken over, and is killed: {e}", bundle.display()),
                 );
+                let _ = record::quarantine(&records::process(bundle));
+                self.undo_container(bundle)?;
             }
         }
         self.adopt_sandbox(&record, &mut held)?;
@@ -175,7 +178,21 @@ impl Pod {
         };
         let out = source(&outputs[0], "stdout", Stream::Stdout)?;
         let err = source(&outputs[1], "stderr", Stream::Stderr)?;
-        streams.pump = self.start_pump(&known.id, bundle, [(out, &outputs[0]), (err, &outputs[1])])?;
+        streams.pump = match self.start_pump(&known.id, bundle, [(out, &outputs[0]), (err, &outputs[1])]) {
+            Ok(pump) => pump,
+            Err(e) => {
+                // Broken journals are set aside for a person; what they held is lost, what comes is not.
+                diary::note(format_args!("{}: {e}; its journals are set aside", bundle.display()));
+                for path in crate::journal::files(bundle) {
+                    let _ = record::quarantine(&path);
+                }
+                let (out, err) = (
+                    source(&outputs[0], "stdout", Stream::Stdout)?,
+                    source(&outputs[1], "stderr", Stream::Stderr)?,
+                );
+                self.start_pump(&known.id, bundle, [(out, &outputs[0]), (err, &outputs[1])])?
+            }
+        };
         Ok(streams)
     }
 
@@ -330,7 +347,7 @@ fn fate(id: &ProcessId, held: Option<OwnedFd>) -> Result<Fate> {
 }
 
 /// Whether the process of this pidfd has not ended.
-fn is_alive(pidfd: &OwnedFd) -> bool {
+pub(crate) fn is_alive(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)) == Ok(0)
 }

@@ -150,6 +150,7 @@ impl Pump {
             sources,
             next: 0,
             stuck: journal.is_stuck(),
+            burst: 0,
             journal,
             draining: false,
             commands: receiver,
@@ -219,6 +220,8 @@ struct LogPump {
     journal: Journal,
     /// The log could not be written; nothing is taken until it can.
     stuck: bool,
+    /// How much was taken since output last rested, in bytes.
+    burst: usize,
     /// No process can write any more: what is read is all there will ever be.
     draining: bool,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -256,6 +259,7 @@ impl LogPump {
         while !self.stuck && budget > 0 {
             let taken = self.take(source);
             budget = budget.saturating_sub(taken);
+            self.burst += taken;
             self.write(self.sources[source].stream, taken == 0);
             if taken == 0 {
                 self.rest();
@@ -292,6 +296,10 @@ impl LogPump {
             && let Err(e) = self.journal.rest()
         {
             self.get_stuck(&e);
+        }
+        if std::mem::take(&mut self.burst) >= TURN {
+            // One burst must not cost its memory for ever.
+            sys::memory::trim();
         }
     }
 

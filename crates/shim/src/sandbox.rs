@@ -115,7 +115,7 @@ impl Pins {
     }
 }
 
-/// Opens a namespace of process `pid`, which must be a child that is not reaped.
+/// Opens a namespace of process `pid`, which must be a child that is not reaped, or be seen to live afterwards.
 pub(crate) fn open_namespace(pid: u32, kind: &str) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/{kind}");
     let file = fs::File::open(&path).map_err(|e| failure::system(format_args!("open({path:?})"), &e))?;
@@ -543,7 +543,10 @@ impl crate::pod::Pod {
             if let Ok(kind) = path.strip_prefix(container.bundle.join("ns"))
                 && let Some(kind) = kind.to_str()
             {
-                return open_namespace(container.process.raw_pid(), kind).map(Some);
+                let namespace = open_namespace(container.process.raw_pid(), kind)?;
+                // One that is no child of ours may have ended, and its number have been given away.
+                let lives = container.process.pidfd().is_some_and(crate::adopt::is_alive);
+                return Ok(lives.then_some(namespace));
             }
         }
         Ok(None)
