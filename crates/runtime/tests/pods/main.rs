@@ -16,3 +16,4 @@ mod memory;
 mod modes;
 mod restart;
 mod streams;
+mod users;
