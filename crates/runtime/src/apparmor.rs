@@ -28,12 +28,12 @@ profile hove-default flags=(attach_disconnected,mediate_deleted) {
   deny mount,
 
   # Kernel parameters. Those of the container's own namespaces are set before it starts.
-  deny @{PROC}/sys/[^kn]** w,
-  deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} w,
-  deny @{PROC}/sys/net/** w,
-  deny @{PROC}/sysrq-trigger rwklx,
-  deny @{PROC}/kcore rwklx,
-  deny @{PROC}/{[0-9]*,self}/attr/{,apparmor/}{current,exec} w,
+  deny /proc/sys/[^kn]** w,
+  deny /proc/sys/kernel/{?,??,[^s][^h][^m]**} w,
+  deny /proc/sys/net/** w,
+  deny /proc/sysrq-trigger rwklx,
+  deny /proc/kcore rwklx,
+  deny /proc/{[0-9]*,self}/attr/{,apparmor/}{current,exec} w,
 
   # What of /sys is the machine's.
   deny /sys/[^f]*/** wklx,

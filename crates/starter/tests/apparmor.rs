@@ -76,6 +76,41 @@ fn a_profile_confines_a_container_and_what_is_executed_in_it() {
     }
 }
 
+/// The profile that the node loads when it starts (`runtime::apparmor`, whose own test loads it too).
+#[test]
+fn hoves_own_profile_lets_a_container_work() {
+    let loaded = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    if !loaded.contains("hove-default (enforce)") {
+        println!("SKIPPED: hoves_own_profile_lets_a_container_work: no node has loaded hove-default into this kernel");
+        return;
+    }
+    let mut bench = Bench::sh(
+        "cat /proc/self/attr/apparmor/current; id -u; ps | wc -l; ls /sys/class/net; echo x > /dev/null; echo x > /tmp/x; sleep 1000 & \
+         kill $!; cat /proc/self/status > /dev/null && echo x > /proc/self/oom_score_adj; ln -s x /tmp/y && echo works; \
+         mount -t tmpfs t /tmp; echo x > /proc/sys/kernel/domainname; echo b > /proc/sysrq-trigger; \
+         echo x > /sys/kernel/profiling; echo exec x > /proc/self/attr/apparmor/exec; true",
+    );
+    bench.process()["apparmorProfile"] = json!("hove-default");
+    let sys = bench.spec["mounts"].as_array_mut().unwrap();
+    let sys = sys.iter_mut().find(|m| m["destination"] == "/sys").unwrap();
+    sys["options"] = json!(["rw"]);
+    let output = bench.run().unwrap();
+    assert!(output.stdout.starts_with("hove-default (enforce)\n0\n"), "{output:?}");
+    assert!(output.stdout.ends_with("works\n"), "{output:?}");
+    for denied in [
+        "mount: ",
+        "domainname",
+        "sysrq-trigger",
+        "profiling",
+        "attr/apparmor/exec",
+    ] {
+        assert!(
+            output.stderr.lines().any(|l| l.contains(denied)),
+            "{denied} was possible: {output:?}"
+        );
+    }
+}
+
 #[test]
 fn a_profile_holds_in_a_user_namespace() {
     let Some(profile) = Profile::load("user") else { return };
