@@ -106,6 +106,9 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     if let Some(cri) = cri {
         let _ = timeout(DRAIN_TIMEOUT, cri).await;
     }
+    if let Err(error) = node.objects.flush() {
+        tracing::warn!(%error, "what happened last is not on the disk");
+    }
     if is_idle {
         tracing::info!("nothing is left to do");
         node.leave_nothing(&settings).await;

@@ -258,6 +258,16 @@ impl Store {
         })
     }
 
+    /// Takes what was written without waiting for the disk there now: before an orderly end, which may not wait for
+    /// everyone who shares the store.
+    pub fn flush(&self) -> Result<()> {
+        // No write comes between the flush and the note of it.
+        let _state = self.state();
+        self.disk.flush()?;
+        self.flusher.note(true);
+        Ok(())
+    }
+
     /// Like [`Store::create`] for what may be lost in a crash.
     pub(crate) fn create_lazily(&self, kind: crate::Kind, mut json: Value) -> Result<Arc<Object>> {
         let key = prepare_new(kind, &mut json)?;

@@ -274,6 +274,16 @@ fn a_kill_forgets_no_event_that_is_older_than_the_limit() {
 }
 
 #[test]
+fn an_orderly_end_forgets_nothing() {
+    let dir = dir();
+    let store = Arc::new(Store::open(&dir.db).unwrap());
+    let recorder = Recorder::new(store.clone(), "test").unwrap();
+    recorder.record(&ObjectReference::default(), EventType::Normal, "Started", "it runs");
+    store.flush().unwrap();
+    assert_eq!(after_a_kill(&dir).list(&Scope::all(Kind::Event)).unwrap().0.len(), 1);
+}
+
+#[test]
 fn a_damaged_database_is_set_aside() {
     let dir = dir();
     std::fs::write(
