@@ -254,7 +254,10 @@ async fn bad_requests_are_refused_and_leave_the_ticket() {
 
     assert!(refused(&server, &path, "").await.starts_with("HTTP/1.1 400"));
     let other = refused(&server, &path, "Connection: Upgrade\r\nUpgrade: h2c\r\n").await;
-    assert!(other.starts_with("HTTP/1.1 400") && other.contains("SPDY/3.1"), "{other}");
+    assert!(
+        other.starts_with("HTTP/1.1 400") && other.contains("SPDY/3.1"),
+        "{other}"
+    );
     let unknown = format!("{websocket}Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n");
     assert!(refused(&server, &path, &unknown).await.starts_with("HTTP/1.1 400"));
     assert!(
