@@ -72,10 +72,13 @@ impl Cgroup {
             make_below(&v2.mount, path)?;
             if hierarchies.mode() == Mode::V2 {
                 // Statistics and limits want every controller. One that can't be enabled is missed only by who
-                // sets a limit with it, and is named there.
-                for &controller in &v2.controllers {
-                    let _ = group.enable_v2(controller);
-                }
+                // sets a limit with it, and is named there. Those that refuse a parent with processes go first: after a
+                // refusal, a threaded one must not be enabled, or the kernel would take the parent for the root of a
+                // threaded tree, and no process into this cgroup.
+                let is_threaded = |c: &Controller| matches!(c, Controller::Cpu | Controller::Cpuset | Controller::Pids);
+                let (threaded, mut wanted): (Vec<_>, Vec<_>) = v2.controllers.iter().copied().partition(is_threaded);
+                wanted.extend(threaded);
+                let _ = group.enable_v2(&wanted);
             }
         }
         Ok(group)
@@ -214,14 +217,12 @@ impl Cgroup {
             .map(|d| d.path.as_path())
     }
 
-    /// Enables a v2 controller for this cgroup: in `cgroup.subtree_control` of every ancestor, from the root down.
-    pub(crate) fn enable_v2(&self, controller: Controller) -> sys::Result<()> {
+    /// Enables v2 controllers for this cgroup: in `cgroup.subtree_control` of every ancestor, from the root down. Ends at the
+    /// first that is refused. Those that the machine does not have are passed over.
+    pub(crate) fn enable_v2(&self, controllers: &[Controller]) -> sys::Result<()> {
         let (Some(v2), Some(dir)) = (self.hierarchies.v2(), self.v2_dir()) else {
             return Ok(());
         };
-        if !v2.controllers.contains(&controller) {
-            return Ok(());
-        }
         let mut ancestors: Vec<&Path> = dir
             .ancestors()
             .skip(1)
@@ -230,14 +231,13 @@ impl Cgroup {
         ancestors.reverse();
         for ancestor in ancestors {
             let control = ancestor.join("cgroup.subtree_control");
-            // Writing what is set already takes the kernel's global cgroup lock for nothing.
-            if file::read(&control)?
-                .split_whitespace()
-                .any(|c| c == controller.v2_name())
-            {
-                continue;
+            let enabled = file::read(&control)?;
+            for controller in controllers.iter().filter(|c| v2.controllers.contains(c)) {
+                // Writing what is set already takes the kernel's global cgroup lock for nothing.
+                if !enabled.split_whitespace().any(|c| c == controller.v2_name()) {
+                    file::write(&control, &format!("+{}", controller.v2_name()))?;
+                }
             }
-            file::write(&control, &format!("+{}", controller.v2_name()))?;
         }
         Ok(())
     }

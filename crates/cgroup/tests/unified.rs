@@ -135,6 +135,10 @@ fn a_parent_with_processes_cannot_pass_controllers_on() {
         error.contains("memory") && error.contains("processes of its own"),
         "{error}"
     );
+    // It takes processes all the same.
+    let inside = container.spawn("inner", "exec sleep 1000");
+    inner.kill().unwrap();
+    assert_eq!(container.signal_of(inside), Some(9));
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Cgroup {
         let mut enabled = std::collections::BTreeSet::new();
         for controller in plan.iter().filter_map(|w| w.controller) {
             if self.hierarchies().version(controller) == Some(Version::V2) && enabled.insert(controller) {
-                self.enable_v2(controller).map_err(|source| {
+                self.enable_v2(&[controller]).map_err(|source| {
                     let hint = match source.errno {
                         Errno::BUSY => "; a cgroup that has processes of its own can't pass controllers on",
                         _ => "",
