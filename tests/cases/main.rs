@@ -6,6 +6,7 @@
 mod bad_input;
 mod cri_socket;
 mod examples;
+mod full_disk;
 mod hostile;
 mod kills;
 mod lifetime;

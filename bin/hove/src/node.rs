@@ -9,6 +9,7 @@
 //! idle, nothing.
 
 mod idle;
+mod notices;
 
 use std::{
     fs::Permissions,
@@ -143,6 +144,8 @@ impl Node {
             ..runtime::Config::below(&settings.state, &settings.shim)
         };
         let runtime = runtime::Runtime::open(config, images.clone(), network.clone()).await?;
+        let recorder = objects::Recorder::new(objects.clone(), env!("CARGO_PKG_NAME"))?;
+        tokio::spawn(notices::record(runtime.notices(), recorder));
         let loopback = (Ipv4Addr::LOCALHOST, 0).into();
         let streaming = streaming::Server::bind(loopback, runtime.clone())
             .await
