@@ -97,7 +97,10 @@ async fn without_a_ticket_there_is_nothing() {
 async fn a_head_has_a_limit() {
     let server = server().await;
     // One read may pass the limit before it is looked at.
-    let large = format!("GET /exec/x HTTP/1.1\r\nHost: x\r\nh: {}\r\n\r\n", "x".repeat(4 * HEAD_MAX));
+    let large = format!(
+        "GET /exec/x HTTP/1.1\r\nHost: x\r\nh: {}\r\n\r\n",
+        "x".repeat(4 * HEAD_MAX)
+    );
     let answer = talk(server.address(), large.as_bytes()).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
