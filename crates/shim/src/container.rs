@@ -133,9 +133,12 @@ impl Pod {
         // If this shim dies now, the next one undoes what it finds in the bundle.
         self.save_sandbox_with(Some(&create.bundle));
         let group = self.make_cgroup(&spec)?;
-        let made = self.clone_in(&spec, &create, group.as_ref());
+        let made = sys::failpoint!("shim.container.cgroup")
+            .map_err(Failure::from)
+            .and_then(|()| self.clone_in(&spec, &create, group.as_ref()));
         match made {
             Ok(process) => {
+                let _ = sys::failpoint!("shim.container.cloned");
                 let shares_pid =
                     namespace_paths(&spec, Some(LinuxNamespaceType::Pid)).any(|path| self.is_shared_pid(path));
                 self.sandbox.pid_is_shared |= shares_pid;
@@ -278,7 +281,9 @@ impl Pod {
         self.tell(Kind::KIND_CREATED, key);
         match key {
             Key::Container(_) => {
+                let _ = sys::failpoint!("shim.container.created");
                 self.save_process(key);
+                let _ = sys::failpoint!("shim.container.recorded");
                 if let Ok(process) = self.process_mut(key) {
                     let pid = process.raw_pid();
                     if let Some(reply) = process.starter.take() {

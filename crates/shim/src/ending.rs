@@ -70,6 +70,7 @@ impl Pod {
         {
             container.kill_all();
         }
+        let _ = sys::failpoint!("shim.ending.reaped");
         self.settle(key, 0);
     }
 
@@ -111,6 +112,7 @@ impl Pod {
         let oom_kills = self.oom_kills(key.container());
         let Ok(process) = self.process_mut(key) else { return };
         let Some((end, at)) = process.ended.take() else { return };
+        let _ = sys::failpoint!("shim.ending.drained");
         let exit = Exit {
             code: end.shell_status(),
             at_ns: process::ns(at),
@@ -125,10 +127,12 @@ impl Pod {
                 format!("its end is announced but could not be recorded: {e}"),
             );
         }
+        let _ = sys::failpoint!("shim.ending.recorded");
         if let Ok(process) = self.process_mut(key) {
             process.announce(exit);
         }
         self.tell(Kind::KIND_EXITED, key);
+        let _ = sys::failpoint!("shim.ending.announced");
         sys::memory::trim();
         self.go_on_stopping();
     }
@@ -231,6 +235,7 @@ impl Pod {
             Key::Container(id) => {
                 if let Some(container) = self.containers.remove(id) {
                     self.forget_container(container);
+                    let _ = sys::failpoint!("shim.delete.forgotten");
                     self.save_sandbox();
                 }
             }

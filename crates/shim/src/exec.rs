@@ -115,6 +115,7 @@ impl Pod {
             stdio,
             cgroup: placement.as_ref(),
         })?;
+        sys::failpoint!("shim.exec.cloned")?;
         exec.process = Process::creating(creating, streams, None)?;
         // Another start can't come.
         exec.spec = Vec::new();

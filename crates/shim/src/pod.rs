@@ -174,6 +174,10 @@ impl Pod {
             self.sandbox_became_ready();
             return;
         }
+        let _ = match key {
+            Key::Exec(..) => sys::failpoint!("shim.exec.runs"),
+            _ => sys::failpoint!("shim.container.runs"),
+        };
         // Another shim must find what this one has announced.
         self.save_process(key);
         self.tell(Kind::KIND_STARTED, key);

@@ -174,7 +174,7 @@ impl crate::pod::Pod {
         load_spec(&bundle)?;
         self.sandbox.bundle = bundle;
         self.sandbox.phase = Phase::Created;
-        Ok(())
+        Ok(sys::failpoint!("shim.sandbox.created")?)
     }
 
     /// Sandbox.StartSandbox
@@ -208,6 +208,7 @@ impl crate::pod::Pod {
             && let Some(path) = cgroup_path(&spec)
         {
             self.sandbox.cgroup = Some(cgroup::Cgroup::create(self.hierarchies()?, &path)?);
+            sys::failpoint!("shim.pause.cgroup")?;
         }
         if let (Some(group), Some(resources)) = (
             &self.sandbox.cgroup,
@@ -235,6 +236,7 @@ impl crate::pod::Pod {
             pinned: &|path| pins.get(path).map(AsFd::as_fd),
             cgroup: placement.as_ref(),
         })?;
+        sys::failpoint!("shim.pause.cloned")?;
         self.sandbox.pause = Process::creating(creating, Streams::default(), None)?;
         Ok(())
     }
@@ -246,6 +248,7 @@ impl crate::pod::Pod {
         let started = Pins::of(pid, &self.sandbox.bundle).and_then(|pins| {
             self.sandbox.namespaces = pins.inodes();
             self.sandbox.pins = pins;
+            sys::failpoint!("shim.pause.pinned")?;
             pause.start()
         });
         match started {
@@ -263,7 +266,10 @@ impl crate::pod::Pod {
         if self.sandbox.started_at_ns == 0 {
             self.sandbox.started_at_ns = process::now_ns();
         }
+        // (Where nobody is there to hear of an error, a failpoint's is not heard of either; a kill works everywhere.)
+        let _ = sys::failpoint!("shim.pause.runs");
         self.save_sandbox();
+        let _ = sys::failpoint!("shim.pause.recorded");
         self.tell(Kind::KIND_STARTED, &Key::Pause);
         if let Some(reply) = self.sandbox.starter.take() {
             let _ = reply.send(Ok(self.sandbox_view()));
@@ -458,6 +464,7 @@ impl crate::pod::Pod {
             return;
         }
         let Some(stopping) = self.stopping.take() else { return };
+        let _ = sys::failpoint!("shim.stop.killed");
         self.sandbox.phase = Phase::Stopped;
         self.save_sandbox();
         for reply in stopping.replies {
@@ -518,6 +525,7 @@ impl crate::pod::Pod {
             self.forget_container(container);
         }
         self.remove_leftovers();
+        let _ = sys::failpoint!("shim.stop.ended");
         self.over = true;
         let _ = reply.send(Ok(()));
     }

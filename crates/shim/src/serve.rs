@@ -80,6 +80,7 @@ async fn serve(config: Config, socket: UnixListener, signals: OwnedFd, held: Opt
     let signals = registered(signals)?;
     let reaper = tokio::task::spawn_local(reap::run(signals, events.clone()));
 
+    sys::failpoint!("shim.started")?;
     let id = config.id.clone();
     let mut pod = Pod::new(config, events);
     if let Some(held) = held {

@@ -8,13 +8,14 @@
 //! HOVE_FAILPOINTS='trace=/tmp/points'                      the name of each point is appended when it is reached
 //! ```
 //!
-//! Several of them are separated by `;`. The variable is read once. What `HOVE_SHIM_FAILPOINTS` says is for the supervisors
-//! that the process starts ([`crate::spawn`]). Builds without debug assertions have none of this: there [`failpoint!`](crate::failpoint!) is `Ok(())`.
+//! Several of them are separated by `;`. The variable is read once. What `HOVE_SHIM_FAILPOINTS` says is for the first
+//! supervisor that the process starts ([`crate::spawn`]): the one that takes its place lives. Builds without debug assertions have none of this: there [`failpoint!`](crate::failpoint!) is `Ok(())`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,9 +30,10 @@ pub const VARIABLE: &str = "HOVE_FAILPOINTS";
 /// What becomes [`VARIABLE`] for a supervisor.
 pub const SUPERVISORS: &str = "HOVE_SHIM_FAILPOINTS";
 
-/// The orders that a process gives to the supervisors that it starts, if it gives any.
-pub fn for_supervisors() -> Option<OsString> {
-    if cfg!(debug_assertions) {
+/// The orders that a process gives to the first supervisor that it starts, if it gives any.
+pub fn for_supervisor() -> Option<OsString> {
+    static GIVEN: AtomicBool = AtomicBool::new(false);
+    if cfg!(debug_assertions) && !GIVEN.swap(true, Ordering::Relaxed) {
         std::env::var_os(SUPERVISORS)
     } else {
         None

@@ -60,7 +60,7 @@ impl Detached<'_> {
                 envp.push(c_string(&entry)?);
             }
         }
-        if let Some(orders) = crate::failpoint::for_supervisors() {
+        if let Some(orders) = crate::failpoint::for_supervisor() {
             let mut entry = std::ffi::OsString::from(crate::failpoint::VARIABLE);
             entry.push("=");
             entry.push(orders);
