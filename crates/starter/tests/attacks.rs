@@ -308,6 +308,13 @@ fn one_on_its_way_in_cannot_be_looked_into_from_inside() {
             }
         })
         .unwrap();
+    // The first container's end waits for it, and a slow machine leaves its reaping to us.
+    let pidfd = waiting.pidfd().try_clone_to_owned().unwrap();
+    drop(waiting);
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::PidFd(pidfd.as_fd()),
+        rustix::process::WaitIdOptions::EXITED,
+    );
     assert_eq!(output.stdout, "", "{output:?}");
     assert_eq!(output.stderr.matches("ermission denied").count(), 4, "{output:?}");
 }
@@ -432,7 +439,7 @@ fn hostile_passwd_and_group_files_are_read_or_refused_but_never_waited_for() {
                 Ok(output) => assert_eq!(output.stdout, "1000\n", "{what}"),
                 Err(e) => assert!(e.to_string().contains("1024 groups"), "{what}: {e}"),
             }
-            assert!(started.elapsed() < Duration::from_secs(5), "{what}");
+            assert!(started.elapsed() < Duration::from_secs(30), "{what}");
         }
     }
     // What they say is data: a name is no number, and no number a name.

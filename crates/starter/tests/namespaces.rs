@@ -306,9 +306,13 @@ fn a_process_is_born_in_its_cgroups() {
     let hierarchies = cgroup::Hierarchies::detect().unwrap();
     let path = format!("/hove-starter-test-{}", std::process::id());
     let group = cgroup::Cgroup::create(&hierarchies, &path).unwrap();
-    let mut bench = Bench::sh(
-        "cat /proc/self/cgroup; ls /sys/fs/cgroup; cat /sys/fs/cgroup/pids/cgroup.procs; touch /sys/fs/cgroup/x; mkdir /sys/fs/cgroup/pids/x",
-    );
+    let own = match hierarchies.mode() {
+        cgroup::Mode::V2 => "/sys/fs/cgroup",
+        _ => "/sys/fs/cgroup/pids",
+    };
+    let mut bench = Bench::sh(&format!(
+        "cat /proc/self/cgroup; ls /sys/fs/cgroup; cat {own}/cgroup.procs; touch /sys/fs/cgroup/x; mkdir {own}/x",
+    ));
     bench.cgroup = Some(group.placement().unwrap());
     bench.linux()["cgroupsPath"] = json!(path);
     bench.mount(
