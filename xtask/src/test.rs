@@ -12,7 +12,7 @@ use crate::tally::Tally;
 use crate::{images, packages};
 
 /// What the tests run beside Hove itself.
-const PACKAGES: &[&str] = &["busybox", "gcc", "iproute2", "libc6-dev"];
+const PACKAGES: &[&str] = &["busybox", "docker-registry", "gcc", "iproute2", "libc6-dev", "skopeo"];
 
 /// Builds, makes the images, runs the tests; fails when one of them does.
 pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
