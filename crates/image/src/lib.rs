@@ -19,7 +19,7 @@
 //!   written under another name first, renamed when they are whole, then recorded; what no record knows is swept.
 //! - An archive writes below the directory of its layer and nowhere else ([`layer`]).
 //! - What a container, an image or an import in flight stands on is never collected.
-//! - Nothing here fetches: registries come with another module, behind the same store.
+//! - What is fetched ([`registry`]) comes in by the same store: nothing unverified is ever used.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -35,6 +35,7 @@ pub mod limits;
 mod model;
 mod progress;
 pub mod reference;
+pub mod registry;
 mod snapshot;
 mod store;
 

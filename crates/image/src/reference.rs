@@ -46,6 +46,11 @@ impl Reference {
         &self.registry
     }
 
+    /// Whether the name is this machine's own (`localhost/…`, without a port), as builders give it: no registry has it.
+    pub fn is_local(&self) -> bool {
+        self.registry == "localhost"
+    }
+
     /// The path below the registry: `library/nginx`.
     pub fn repository(&self) -> &str {
         &self.repository

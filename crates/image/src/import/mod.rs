@@ -96,8 +96,11 @@ impl Store {
                 format!("image configuration: {e}"),
             )
         })?;
-        check_platform(blobs, candidate, &config)?;
-        let diff_ids = diff_ids(blobs, candidate, &config)?;
+        let broken = |rule| Error::malformed(blobs.name(), &candidate.config.path, rule);
+        if let Some(rule) = platform_mismatch(&config) {
+            return Err(broken(rule));
+        }
+        let diff_ids = diff_ids(&config, candidate.layers.len()).map_err(broken)?;
 
         let mut layers = Vec::new();
         let mut chain = None;
@@ -237,42 +240,30 @@ impl Store {
     }
 }
 
-/// An archive of docker save says only in the configuration what machine its image is for. What is imported nevertheless
-/// fails when it is started, with “exec format error”.
-fn check_platform(blobs: &Blobs, candidate: &Candidate, config: &ImageConfiguration) -> Result<()> {
+/// Why an image is not for this machine, if it is not. An archive of docker save says so in the configuration alone. What
+/// is taken in nevertheless fails when it is started, with “exec format error”.
+pub(crate) fn platform_mismatch(config: &ImageConfiguration) -> Option<String> {
     let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
     if (os.as_str(), architecture.as_str()) == ("linux", archive::ARCHITECTURE) {
-        return Ok(());
+        return None;
     }
-    Err(Error::malformed(
-        blobs.name(),
-        &candidate.config.path,
-        format!(
-            "an image for {os}/{architecture}, and this machine is linux/{}: export the image for that platform",
-            archive::ARCHITECTURE
-        ),
+    Some(format!(
+        "an image for {os}/{architecture}, and this machine is linux/{}: export the image for that platform",
+        archive::ARCHITECTURE
     ))
 }
 
-/// The digests of the uncompressed layers, as the configuration lists them: one for each layer.
-fn diff_ids(blobs: &Blobs, candidate: &Candidate, config: &ImageConfiguration) -> Result<Vec<Digest>> {
-    let broken = |rule: String| Error::malformed(blobs.name(), &candidate.config.path, rule);
+/// The digests of the uncompressed layers, as the configuration lists them: one for each of the manifest's `layers`. The error
+/// is the rule that it breaks.
+pub(crate) fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<Digest>, String> {
     let listed = config.rootfs().diff_ids();
-    if listed.len() != candidate.layers.len() {
-        let (layers, listed) = (candidate.layers.len(), listed.len());
-        return Err(broken(format!(
-            "rootfs.diff_ids lists {listed} layers, the manifest {layers}"
-        )));
+    if listed.len() != layers {
+        let listed = listed.len();
+        return Err(format!("rootfs.diff_ids lists {listed} layers, the manifest {layers}"));
     }
-    if listed.len() > limits::LAYERS {
-        return Err(broken(format!(
-            "{} layers; overlayfs stacks at most {}",
-            listed.len(),
-            limits::LAYERS
-        )));
+    if layers > limits::LAYERS {
+        return Err(format!("{layers} layers; overlayfs stacks at most {}", limits::LAYERS));
     }
-    listed
-        .iter()
-        .map(|text| text.parse().map_err(|e| broken(format!("rootfs.diff_ids: {e}"))))
-        .collect()
+    let parse = |text: &String| text.parse().map_err(|error| format!("rootfs.diff_ids: {error}"));
+    listed.iter().map(parse).collect()
 }

@@ -1,0 +1,333 @@
+//! One server of a registry: requests with the authorisation that it asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE, WWW_AUTHENTICATE};
+use reqwest::{Certificate, Identity, Response, StatusCode, Url};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::challenge::{Challenge, Scheme};
+use super::credentials::Credentials;
+use super::error::Failure;
+use super::hosts::{Host, Tls};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// What an error's or a token's answer may have, in bytes.
+const ANSWER_BYTES: u64 = 64 << 10;
+/// What is quoted of an answer that is no error of the distribution specification, in bytes.
+const QUOTE_BYTES: usize = 200;
+/// How Docker's and other authorisation servers know this client.
+const CLIENT_ID: &str = "hove";
+
+/// A server that may have the image.
+pub struct Server {
+    host: Host,
+    http: reqwest::Client,
+    credentials: Option<Arc<Credentials>>,
+    /// What the last challenge came to. Held while a new one is met, so that requests side by side ask for one token.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+impl Server {
+    /// `stall` is how long an answer, or its next bytes, may take.
+    pub fn new(host: Host, credentials: Option<Arc<Credentials>>, stall: Duration) -> Result<Server, Failure> {
+        let http = http_client(&host, stall).map_err(Failure::Unreachable)?;
+        Ok(Server {
+            host,
+            http,
+            credentials,
+            authorization: Mutex::new(None),
+        })
+    }
+
+    /// For messages.
+    pub fn name(&self) -> String {
+        let base = &self.host.base;
+        let host = base.host_str().unwrap_or_default();
+        base.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Whether it may be asked what a tag means.
+    pub fn resolves(&self) -> bool {
+        self.host.resolves
+    }
+
+    /// Whether it may be asked for content by digest.
+    pub fn pulls(&self) -> bool {
+        self.host.pulls
+    }
+
+    /// `GET`s `path` below the repository, from the byte `from` on.
+    pub async fn get(&self, repository: &str, path: &str, accept: &str, from: u64) -> Result<Response, Failure> {
+        let mut url = self.host.base.clone();
+        url.set_path(&format!("{}/{repository}/{path}", url.path().trim_end_matches('/')));
+        let before = self.authorization.lock().await.clone();
+        let response = self.send(&url, accept, from, before.as_ref()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return answered(response).await;
+        }
+        let mut authorization = self.authorization.lock().await;
+        // Another request may have met the challenge meanwhile.
+        if *authorization == before {
+            *authorization = Some(self.authorize(&response, repository).await?);
+        }
+        let current = authorization.clone();
+        drop(authorization);
+        answered(self.send(&url, accept, from, current.as_ref()).await?).await
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        accept: &str,
+        from: u64,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, Failure> {
+        let mut request = self.http.get(url.clone()).header(ACCEPT, accept);
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value.clone());
+        }
+        request.send().await.map_err(|error| transport(&error))
+    }
+
+    /// What answers the challenge of a 401.
+    async fn authorize(&self, refused: &Response, repository: &str) -> Result<HeaderValue, Failure> {
+        let values = refused.headers().get_all(WWW_AUTHENTICATE).iter();
+        let challenges: Vec<Challenge> = values
+            .filter_map(|value| value.to_str().ok())
+            .filter_map(Challenge::parse)
+            .collect();
+        let credentials = self.credentials.as_deref();
+        if let Some(Credentials::RegistryToken(token)) = credentials {
+            return secret(format!("Bearer {token}"));
+        }
+        if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == Scheme::Bearer) {
+            let token = self.token(challenge, repository).await?;
+            return secret(format!("Bearer {token}"));
+        }
+        match credentials {
+            Some(Credentials::Password { name, password })
+                if challenges.iter().any(|challenge| challenge.scheme == Scheme::Basic) =>
+            {
+                secret(basic(name, password))
+            }
+            Some(_) => Err(Failure::Denied(
+                "asks for credentials of another kind than those given".to_owned(),
+            )),
+            None => Err(Failure::Denied(
+                "asks for credentials, and there are none for it".to_owned(),
+            )),
+        }
+    }
+
+    /// A token of the authorisation server that the challenge names.
+    async fn token(&self, challenge: &Challenge, repository: &str) -> Result<String, Failure> {
+        let realm: Url = challenge
+            .get("realm")
+            .and_then(|realm| realm.parse().ok())
+            .ok_or_else(|| Failure::Refused("its challenge names no realm to get a token from".to_owned()))?;
+        if realm.scheme() != "https" && self.host.base.scheme() == "https" {
+            // Credentials would leave in plain text.
+            return Err(Failure::Refused(format!("its tokens come from {realm}, without TLS")));
+        }
+        let scope = challenge
+            .get("scope")
+            .map_or_else(|| format!("repository:{repository}:pull"), str::to_owned);
+        let service = challenge.get("service");
+        let mut fields = vec![("scope", scope.as_str())];
+        fields.extend(service.map(|service| ("service", service)));
+        let request = match self.credentials.as_deref() {
+            Some(Credentials::IdentityToken(token)) => {
+                fields.extend([
+                    ("grant_type", "refresh_token"),
+                    ("client_id", CLIENT_ID),
+                    ("refresh_token", token),
+                ]);
+                let body = form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(fields)
+                    .finish();
+                let request = self.http.post(realm.clone()).body(body);
+                request.header("content-type", "application/x-www-form-urlencoded")
+            }
+            credentials => {
+                let mut url = realm.clone();
+                url.query_pairs_mut().extend_pairs(fields);
+                let request = self.http.get(url);
+                match credentials {
+                    Some(Credentials::Password { name, password }) => {
+                        request.header(AUTHORIZATION, secret(basic(name, password))?)
+                    }
+                    _ => request,
+                }
+            }
+        };
+        let response = request.send().await.map_err(|error| transport(&error))?;
+        // Not the query: it may name what is private.
+        let from = realm.host_str().unwrap_or_default().to_owned();
+        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(Failure::Denied(format!(
+                "{from} gives no token: {}",
+                said(response).await
+            )));
+        }
+        if !response.status().is_success() {
+            return Err(Failure::Refused(format!(
+                "{from} gives no token: {}",
+                said(response).await
+            )));
+        }
+        let bytes = body(response, ANSWER_BYTES).await?;
+        // Docker Hub sends both fields; they are the same.
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes).unwrap_or_default();
+        let token = ["token", "access_token"]
+            .iter()
+            .find_map(|name| fields.get(*name)?.as_str());
+        token
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::Refused(format!("{from} answers without a token")))
+    }
+}
+
+fn basic(name: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
+}
+
+/// A header that is not printed.
+fn secret(value: String) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::try_from(value)
+        .map_err(|_| Failure::Denied("the credentials for it can't stand in a header".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// An answer with content, or why there is none.
+async fn answered(response: Response) -> Result<Response, Failure> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let message = format!("{status}: {}", said(response).await);
+    Err(match status {
+        StatusCode::NOT_FOUND => Failure::NotFound(message),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(message),
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Failure::Unreachable(message),
+        _ => Failure::Refused(message),
+    })
+}
+
+/// An error in the registry's own words.
+async fn said(response: Response) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Said>,
+    }
+    #[derive(Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Said {
+        code: String,
+        message: String,
+    }
+    let reason = response.status().canonical_reason().unwrap_or("no reason").to_owned();
+    let Ok(bytes) = body(response, ANSWER_BYTES).await else {
+        return reason;
+    };
+    if let Ok(Errors { errors }) = serde_json::from_slice(&bytes)
+        && !errors.is_empty()
+    {
+        let one = |error: &Said| match error.message.is_empty() {
+            true => error.code.clone(),
+            false => error.message.clone(),
+        };
+        return errors.iter().map(one).collect::<Vec<_>>().join(", ");
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim();
+    // Pages for browsers say nothing here.
+    if text.is_empty() || text.starts_with('<') {
+        return reason;
+    }
+    text.chars().filter(|c| !c.is_control()).take(QUOTE_BYTES).collect()
+}
+
+/// A whole small answer.
+pub async fn body(mut response: Response, limit: u64) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| transport(&error))? {
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(Failure::Refused(format!("its answer has more than {limit} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// What broke, without the URL: that may carry a signature.
+pub fn transport(error: &reqwest::Error) -> Failure {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let what = if error.is_timeout() {
+        "the time for an answer is over".to_owned()
+    } else if error.is_connect() {
+        format!("no connection: {innermost}")
+    } else {
+        format!("the connection broke: {innermost}")
+    };
+    Failure::Unreachable(what)
+}
+
+fn http_client(host: &Host, stall: Duration) -> Result<reqwest::Client, String> {
+    // Chosen once in a process; a second call finds the first one's choice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Tls {
+        authorities,
+        client,
+        skip_verify,
+    } = &host.tls;
+    let read = |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("hove/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(stall)
+        .hickory_dns(true)
+        .default_headers(default_headers(&host.headers)?)
+        .tls_danger_accept_invalid_certs(*skip_verify);
+    for path in authorities {
+        let broken = |error: reqwest::Error| format!("{}: {error}", path.display());
+        for certificate in Certificate::from_pem_bundle(&read(path)?).map_err(broken)? {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    if let Some((certificate, key)) = client {
+        let mut pem = read(certificate)?;
+        if key != certificate {
+            pem.push(b'\n');
+            pem.extend(read(key)?);
+        }
+        // The parser's words are not passed on: they are about a key.
+        let identity = Identity::from_pem(&pem)
+            .map_err(|_| format!("{}, {}: no certificate and key", certificate.display(), key.display()))?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|error| format!("its TLS settings: {error}"))
+}
+
+fn default_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let broken = || format!("header {name:?}: no header can be so");
+        let value = HeaderValue::from_str(value).map_err(|_| broken())?;
+        map.append(HeaderName::from_bytes(name.as_bytes()).map_err(|_| broken())?, value);
+    }
+    Ok(map)
+}
