@@ -12,6 +12,8 @@ pub struct Config {
     /// The cgroup below which a sandbox goes that names no parent, and below which (`…/shims`) the supervisors are,
     /// outside of any pod.
     pub cgroup_parent: String,
+    /// How registries are reached.
+    pub registries: image::registry::Config,
     /// The host's resolver configuration, for pods that bring none.
     pub resolv_conf: PathBuf,
 }
@@ -23,6 +25,7 @@ impl Config {
             state: state.into(),
             shim: shim.into(),
             cgroup_parent: "/hove".into(),
+            registries: image::registry::Config::default(),
             resolv_conf: "/etc/resolv.conf".into(),
         }
     }

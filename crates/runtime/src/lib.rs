@@ -48,6 +48,7 @@ mod streaming;
 use std::sync::{Arc, OnceLock};
 
 use cri::streaming::StreamingUrls;
+use image::registry::Registries;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::Config;
@@ -82,6 +83,7 @@ impl Runtime {
             cgroups: Arc::new(Cgroups::new(cgroup::Hierarchies::detect()?)),
             capabilities: container::own_capabilities()?,
             security_modules: container::security_modules(),
+            registries: Registries::new(images.clone(), config.registries.clone()),
             config,
             images,
             network,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use cri::streaming::StreamingUrls;
+use image::registry::Registries;
 use oci_spec::runtime::Capabilities;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) layout: Layout,
     pub(crate) images: Arc<image::Store>,
+    pub(crate) registries: Arc<Registries>,
     pub(crate) network: Arc<network::Network>,
     pub(crate) cgroups: Arc<Cgroups>,
     pub(crate) registry: Registry,

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use cri::v1::*;
 use cri::{Error, ErrorKind, Result};
+use image::Reference;
+use image::registry::{self, Credentials};
 
 use crate::blocking::blocking;
 use crate::clock::now_ns;
@@ -33,20 +35,68 @@ pub(super) fn status(node: &Node, request: ImageStatusRequest) -> Result<ImageSt
     }
 }
 
-/// What is in the store need not be pulled. Registries come later.
-pub(super) fn pull(node: &Node, request: PullImageRequest) -> Result<PullImageResponse> {
+/// From the reference's registry or its mirrors. A name of this machine's own is here or nowhere.
+pub(super) async fn pull(node: &Node, request: PullImageRequest) -> Result<PullImageResponse> {
     let name = name(request.image)?;
-    match node.images.get(&name) {
-        Ok(image) => Ok(PullImageResponse {
-            image_ref: image.id.to_string(),
-        }),
-        Err(image::Error::NotFound { .. }) => Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "image {name} is not in the local store, and registries are not served yet: bring it in with `hove image import FILE`"
-            ),
-        )),
-        Err(e) => Err(crate::Error::from(e).into()),
+    let reference: Reference = name
+        .parse()
+        .map_err(|e: image::reference::Error| Error::invalid(e.to_string()))?;
+    let image = if reference.is_local() {
+        node.images.get(&name).map_err(crate::Error::from)?
+    } else {
+        let credentials = request.auth.map(|auth| credentials(auth, &reference)).transpose()?;
+        let pulled = node.registries.pull(&reference, credentials.flatten(), |_| {}).await;
+        pulled.map_err(pull_error)?
+    };
+    Ok(PullImageResponse {
+        image_ref: image.id.to_string(),
+    })
+}
+
+/// What the caller gives, if it is for this registry.
+fn credentials(auth: AuthConfig, reference: &Reference) -> Result<Option<Credentials>> {
+    let server = auth
+        .server_address
+        .split_once("://")
+        .map_or(auth.server_address.as_str(), |(_, rest)| rest);
+    let server = match server.split('/').next().unwrap_or_default() {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        other => other,
+    };
+    if !server.is_empty() && server != reference.registry() {
+        return Ok(None);
+    }
+    Ok(if !auth.username.is_empty() {
+        Some(Credentials::Password {
+            name: auth.username,
+            password: auth.password,
+        })
+    } else if !auth.identity_token.is_empty() {
+        Some(Credentials::IdentityToken(auth.identity_token))
+    } else if !auth.registry_token.is_empty() {
+        Some(Credentials::RegistryToken(auth.registry_token))
+    } else if !auth.auth.is_empty() {
+        let read = Credentials::from_auth(reference.registry(), &auth.auth);
+        Some(read.map_err(|e| Error::invalid(e.to_string()))?)
+    } else {
+        None
+    })
+}
+
+/// kubelet looks for the word with which an unreachable registry's message begins (cri-api/pkg/errors).
+fn pull_error(error: registry::Error) -> Error {
+    let message = error.to_string();
+    match error {
+        registry::Error::Unavailable { .. } => {
+            Error::new(ErrorKind::Unavailable, format!("RegistryUnavailable: {message}"))
+        }
+        registry::Error::NotFound { .. } => Error::new(ErrorKind::NotFound, message),
+        registry::Error::Store { .. } => Error::internal(message),
+        registry::Error::Denied { .. }
+        | registry::Error::Platform { .. }
+        | registry::Error::Malformed { .. }
+        | registry::Error::Hosts { .. }
+        | registry::Error::Credentials { .. } => Error::new(ErrorKind::FailedPrecondition, message),
     }
 }
 

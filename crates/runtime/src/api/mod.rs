@@ -161,7 +161,7 @@ impl ImageService for Runtime {
         images::status(&self.node, request)
     }
     async fn pull_image(&self, request: PullImageRequest) -> Result<PullImageResponse> {
-        images::pull(&self.node, request)
+        images::pull(&self.node, request).await
     }
     async fn remove_image(&self, request: RemoveImageRequest) -> Result<RemoveImageResponse> {
         images::remove(&self.node, request).await
