@@ -131,11 +131,11 @@ impl Pod {
     /// The start of this container was never announced. Nothing of it is left when this returns: it may be asked for again.
     fn undo_container(&mut self, bundle: &Path) -> Result<()> {
         let path = load_spec(bundle).ok().and_then(|spec| cgroup_path(&spec));
-        if let Some(group) = self.open_cgroup(path.as_deref())? {
-            if let Err(e) = crate::remains::empty(&group) {
-                diary::note(format_args!("{e}"));
-                self.leftovers.push(group);
-            }
+        if let Some(group) = self.open_cgroup(path.as_deref())?
+            && let Err(e) = crate::remains::empty(&group)
+        {
+            diary::note(format_args!("{e}"));
+            self.leftovers.push(group);
         }
         diary::note(format_args!("{}: was being made; undone", bundle.display()));
         crate::container::remove_files(bundle);
