@@ -25,6 +25,8 @@ pub enum Task {
     Live,
     /// The same, asked for by a client that does not wait.
     LiveHastily,
+    /// The same, and when it does not go to its end, all of it again.
+    LivePersistently,
     /// Nothing, after its recovery.
     Recover,
     /// Starts pods, and leaves them running.
@@ -62,7 +64,13 @@ fn node() {
         };
         if task != "Recover" {
             let client = Client::new(&node.runtime, &place, manner);
-            tokio::time::timeout(LIMIT, client.lead())
+            let life = async {
+                match task {
+                    "LivePersistently" => client.lead_persistently().await,
+                    _ => client.lead().await,
+                }
+            };
+            tokio::time::timeout(LIMIT, life)
                 .await
                 .expect("the pod's life takes too long")
                 .unwrap();
@@ -86,5 +94,11 @@ pub fn run_with(place: &Place, task: Task, failpoints: &str, shims: &str) -> Out
         .env(sys::failpoint::VARIABLE, failpoints)
         .env(sys::failpoint::SUPERVISORS, shims)
         .output()
+        .inspect(|output| {
+            // Who looks at few cases wants to see what they do.
+            if std::env::var_os("HOVE_CRASH_ONLY").is_some() {
+                println!("{failpoints} {shims}\n{}", String::from_utf8_lossy(&output.stdout));
+            }
+        })
         .unwrap()
 }
