@@ -24,7 +24,7 @@ use crate::{Error, Result};
 
 /// How long a killed child is waited for. One that hangs in the kernel (a dead NFS server) is left to whoever reaps the
 /// caller's children.
-const REAP_LIMIT: Duration = Duration::from_millis(50);
+const REAP_LIMIT: Duration = Duration::from_millis(250);
 
 /// The largest /etc/passwd or /etc/group that is read from a container.
 const MAX_DATABASE_BYTES: u64 = 1 << 20;
