@@ -126,13 +126,16 @@ fn what_cant_be_made_is_refused_with_its_reason() {
 
 #[test]
 fn without_its_supervisor_a_pod_is_not_ready_and_can_be_taken_down() {
-    on_a_host(|host| async move {
+    on_a_host(|mut host| async move {
         let sandbox = host.run(host.pod("orphan")).await.unwrap();
         let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
         let (pause, shim) = (
             host.sandbox_pid(&sandbox, "pid").await,
             host.sandbox_pid(&sandbox, "shimPid").await,
         );
+        // It can't be replaced.
+        host.config.shim = "/no/such/supervisor".into();
+        let host = host.restart().await;
         kill(shim);
         while host.sandbox_status(&sandbox).await.unwrap().status.unwrap().state() == PodSandboxState::SandboxReady {
             tokio::task::yield_now().await;
