@@ -204,6 +204,7 @@ impl Node {
             images: self.images.clone(),
             leases,
             network: self.network.clone(),
+            pulls: self.runtime.clone(),
             runtime: self.runtime.clone(),
         });
         apiserver::with_status_refusals(kubernetes.merge(own))

@@ -43,6 +43,8 @@ pub struct NodeApi {
     pub images: Arc<image::Store>,
     /// Which pods live as long as a client.
     pub leases: Leases,
+    /// How those get here that are not.
+    pub pulls: Arc<dyn cri::ImageService>,
     /// Whose host ports are whose.
     pub network: Arc<network::Network>,
     /// The runtime, behind the CRI.

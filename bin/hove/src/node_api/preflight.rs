@@ -1,8 +1,10 @@
-//! What must hold before a run makes anything: images are here, host ports are free. A pod that is applied may wait for
-//! both; a person who runs one in the foreground is told at once.
+//! What must hold before a run makes anything: images are here or can be had, host ports are free. A pod that is applied may
+//! wait for both; a person who runs one in the foreground is told at once.
 
 use apiserver::Failure;
+use cri::v1::{ImageSpec, PullImageRequest};
 use http::StatusCode;
+use image::Reference;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use network::{PortMapping, Protocol};
 use objects::{Kind, Scope};
@@ -19,6 +21,9 @@ pub async fn check(api: &NodeApi, pod: &Pod) -> Result<(), Failure> {
         network,
         ..
     } = api.clone();
+    for container in containers(&spec) {
+        fetch(api, container).await?;
+    }
     let checks = move || {
         for container in containers(&spec) {
             let image = container.image.as_deref().unwrap_or_default();
@@ -49,11 +54,40 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
+/// Pulls an image that is not here, where its container allows it and a registry may have it.
+async fn fetch(api: &NodeApi, container: &Container) -> Result<(), Failure> {
+    let image = container.image.as_deref().unwrap_or_default();
+    let may_be_pulled = container.image_pull_policy.as_deref() != Some("Never")
+        && image.parse::<Reference>().is_ok_and(|reference| !reference.is_local());
+    if !may_be_pulled || !matches!(api.images.get(image), Err(image::Error::NotFound { .. })) {
+        return Ok(());
+    }
+    let request = PullImageRequest {
+        image: Some(ImageSpec {
+            image: image.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    match api.pulls.pull_image(request).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(not_present(format!(
+            "image {image} (container {}) is not here, and can't be had: {error}; `hove image import FILE` brings it in from \
+             an archive",
+            container.name
+        ))),
+    }
+}
+
 fn missing(image: &str, container: &str) -> Failure {
     let message = format!(
         "image {image} (container {container}) is not here: `hove image import FILE` brings one in, \
          `hove image ls` lists what is there"
     );
+    not_present(message)
+}
+
+fn not_present(message: String) -> Failure {
     Failure::with_code(StatusCode::UNPROCESSABLE_ENTITY, "ImageNotPresent", message)
 }
 

@@ -15,6 +15,7 @@ use crate::client::{Client, Error, Lines};
 struct Empty;
 
 impl cri::RuntimeService for Empty {}
+impl cri::ImageService for Empty {}
 
 struct Node {
     client: Client,
@@ -34,6 +35,7 @@ impl Node {
             objects,
             images,
             network,
+            pulls: Arc::new(Empty),
             runtime: Arc::new(Empty),
         };
         Node::serve(directory, api)
