@@ -1,5 +1,7 @@
 //! What a person should know of a pod, from its supervisor or about it: told to whoever makes events of it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tokio::sync::broadcast;
 
 /// How many notices wait for a subscriber before the oldest are dropped: they are for people, and few.
@@ -24,19 +26,26 @@ pub struct Notice {
 
 /// The one place that notices come from.
 #[derive(Debug, Clone)]
-pub(crate) struct Notices(broadcast::Sender<Notice>);
+pub(crate) struct Notices {
+    sender: broadcast::Sender<Notice>,
+    /// What is told before anybody can ask, while the pods of a former node are found again, waits for the first who does.
+    first: Arc<Mutex<Option<broadcast::Receiver<Notice>>>>,
+}
 
 impl Notices {
     pub(crate) fn new() -> Self {
-        Notices(broadcast::Sender::new(BACKLOG))
+        let (sender, first) = broadcast::channel(BACKLOG);
+        let first = Arc::new(Mutex::new(Some(first)));
+        Notices { sender, first }
     }
 
     pub(crate) fn tell(&self, notice: Notice) {
         // An error means that nobody listens.
-        let _ = self.0.send(notice);
+        let _ = self.sender.send(notice);
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Notice> {
-        self.0.subscribe()
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.sender.subscribe())
     }
 }
