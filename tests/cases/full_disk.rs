@@ -41,11 +41,16 @@ fn a_full_log_directory_is_told_and_loses_nothing() {
         let deadline = Instant::now() + PATIENT;
         let told = loop {
             let text = node.output(["describe", "pod", "counter"])?;
-            let event = text.lines().find(|line| line.contains("Warning") && line.contains("No space left"));
+            let event = text
+                .lines()
+                .find(|line| line.contains("Warning") && line.contains("No space left"));
             if let Some(event) = event {
                 break event.to_owned();
             }
-            ensure!(Instant::now() < deadline, "no event says that the log can't be written:\n{text}");
+            ensure!(
+                Instant::now() < deadline,
+                "no event says that the log can't be written:\n{text}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         };
         println!("{told}");

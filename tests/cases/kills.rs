@@ -120,3 +120,33 @@ fn a_killed_node_forgets_no_event() {
         Ok(())
     });
 }
+
+/// Node and supervisor at once: the next node gives the pod another supervisor; its container does not notice, no line is lost.
+#[test]
+fn a_supervisor_that_was_killed_with_its_node_is_replaced() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        node.import(&["busybox"])?;
+        node.output(["run".as_ref(), "-d".as_ref(), counter(host)?.as_os_str()])?;
+        let before = container_id(&node.wait_for_pod("counter", ready)?)?;
+        node.kill_node()?;
+        ensure!(node.kill_shims()? == 1, "there was no supervisor");
+        node.output(["get", "pods"])?;
+        let pod = node.wait_for_pod("counter", ready)?;
+        ensure!(container_id(&pod)? == before, "another container: {pod:#}");
+        ensure!(container(&pod, "c").is_some_and(|c| c["restartCount"] == 0), "{pod:#}");
+        let said = node.output(["exec", "counter", "--", "echo", "still here"])?;
+        ensure!(said == "still here\n", "{said}");
+        let logs = node.output(["logs", "counter"])?;
+        let numbers: Vec<usize> = logs
+            .lines()
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        ensure!(
+            numbers.iter().enumerate().all(|(wanted, number)| wanted == *number),
+            "{numbers:?}"
+        );
+        node.output(["delete", "pod", "counter"])?;
+        Ok(())
+    });
+}

@@ -147,6 +147,21 @@ impl Instance {
         Ok(())
     }
 
+    /// Kills the pods' supervisors without a word; how many there were.
+    pub fn kill_shims(&self) -> Result<usize> {
+        let own = format!("{}/", self.directory.display());
+        let processes = inspect::process::processes()?;
+        let shims = processes
+            .iter()
+            .filter(|process| process.command.contains("hove-shim") && process.command.contains(&own));
+        let shims: Vec<_> = shims.filter_map(|shim| Pid::from_raw(shim.pid.cast_signed())).collect();
+        for shim in &shims {
+            kill_process(*shim, Signal::KILL).with_context(|| format!("kill {shim:?}"))?;
+            ensure!(wait_for_end(*shim, QUICK)?, "supervisor {shim:?} outlives SIGKILL");
+        }
+        Ok(shims.len())
+    }
+
     /// Imports images that `cargo xtask images` made.
     pub fn import(&self, images: &[&str]) -> Result<()> {
         let mut args = vec!["image".into(), "import".into()];
