@@ -28,21 +28,17 @@ profile hove-default flags=(attach_disconnected,mediate_deleted) {
   deny mount,
 
   # Kernel parameters. Those of the container's own namespaces are set before it starts.
-  deny /proc/sys/[^kn]** w,
-  deny /proc/sys/kernel/{?,??,[^s][^h][^m]**} w,
-  deny /proc/sys/net/** w,
-  deny /proc/sysrq-trigger rwklx,
-  deny /proc/kcore rwklx,
-  deny /proc/{[0-9]*,self}/attr/{,apparmor/}{current,exec} w,
+  deny /proc/sys/** wkl,
+  deny /proc/sysrq-trigger rwkl,
+  deny /proc/kcore rwkl,
+  # A label is not the container's to choose.
+  deny /proc/*/attr/** w,
+  deny /proc/*/task/*/attr/** w,
 
-  # What of /sys is the machine's.
-  deny /sys/[^f]*/** wklx,
-  deny /sys/f[^s]*/** wklx,
-  deny /sys/fs/[^c]*/** wklx,
-  deny /sys/fs/c[^g]*/** wklx,
-  deny /sys/firmware/** rwklx,
-  deny /sys/kernel/security/** rwklx,
-  deny /sys/devices/virtual/powercap/** rwklx,
+  # /sys is the machine's. Cgroups are mounted below it, and are written by the node.
+  deny /sys/** wkl,
+  deny /sys/firmware/** r,
+  deny /sys/kernel/security/** r,
 }
 "#;
 

@@ -87,7 +87,7 @@ fn hoves_own_profile_lets_a_container_work() {
     let mut bench = Bench::sh(
         "cat /proc/self/attr/apparmor/current; id -u; ps | wc -l; ls /sys/class/net; echo x > /dev/null; echo x > /tmp/x; sleep 1000 & \
          kill $!; cat /proc/self/status > /dev/null && echo 500 > /proc/self/oom_score_adj; ln -s x /tmp/y && echo works; \
-         mount -t tmpfs t /tmp; echo 9 > /proc/sys/vm/swappiness; echo b > /proc/sysrq-trigger; \
+         mount -t tmpfs t /tmp; echo 9 > /proc/sys/vm/swappiness; echo x > /proc/sys/kernel/domainname; echo b > /proc/sysrq-trigger; \
          echo x > /sys/kernel/profiling; echo exec x > /proc/self/attr/apparmor/exec; true",
     );
     bench.process()["apparmorProfile"] = json!("hove-default");
@@ -99,6 +99,7 @@ fn hoves_own_profile_lets_a_container_work() {
     assert!(output.stdout.ends_with("works\n"), "{output:?}");
     for denied in [
         "mount: ",
+        "swappiness",
         "domainname",
         "sysrq-trigger",
         "profiling",
