@@ -94,8 +94,8 @@ fn outages(ask: &Ask) -> Vec<Outage> {
     if !ask.package.is_empty() || ask.shell {
         return Vec::new();
     }
-    let chosen =
-        |outage: &Outage| ask.pattern.is_empty() || ask.pattern.iter().any(|p| outage.name().contains(p.as_str()));
+    let is_meant = |outage: &Outage, pattern: &str| outage.name().contains(&pattern.replace('-', "_"));
+    let chosen = |outage: &Outage| ask.pattern.is_empty() || ask.pattern.iter().any(|p| is_meant(outage, p));
     Outage::ALL.into_iter().filter(chosen).collect()
 }
 
