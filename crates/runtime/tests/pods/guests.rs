@@ -20,7 +20,7 @@ fn a_guest_sees_only_what_nobody_owns() {
             let all = runtime.list_pod_sandbox(Default::default()).await.unwrap().items;
             all.into_iter().map(|s| s.id).collect::<Vec<_>>()
         };
-        assert_eq!(listed(guests.clone()).await, [theirs.clone()]);
+        assert_eq!(listed(guests.clone()).await, std::slice::from_ref(&theirs));
         assert_eq!(listed(host.runtime.clone()).await.len(), 2);
 
         let status = PodSandboxStatusRequest {
