@@ -99,14 +99,20 @@ fn user_by_name_comes_from_the_containers_files() {
     bench.process()["user"] = json!({"uid": 0, "gid": 0, "additionalGids": [77]});
     bench.spec["annotations"] = json!({"dev.hove.user": "web"});
     let output = bench.run().unwrap();
-    assert_eq!(output.stdout, "uid=33(web) gid=34(web) groups=4(log),34(web),77\n/srv/www\n");
+    assert_eq!(
+        output.stdout,
+        "uid=33(web) gid=34(web) groups=4(log),34(web),77\n/srv/www\n"
+    );
     assert_eq!(
         (output.identity.uid, output.identity.gid, output.identity.home.as_str()),
         (33, 34, "/srv/www")
     );
 
     bench.spec["annotations"] = json!({"dev.hove.user": "web:staff", "dev.hove.supplemental-groups-policy": "Strict"});
-    assert_eq!(bench.stdout(), "uid=33(web) gid=50(staff) groups=50(staff),77\n/srv/www\n");
+    assert_eq!(
+        bench.stdout(),
+        "uid=33(web) gid=50(staff) groups=50(staff),77\n/srv/www\n"
+    );
 
     bench.spec["annotations"] = json!({"dev.hove.user": "nginx"});
     let error = bench.run().unwrap_err().to_string();
