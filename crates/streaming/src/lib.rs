@@ -12,6 +12,7 @@
 //!    └─ command     runs cri's StreamingRuntime over the streams, reports its outcome
 //! ```
 //!
+//! - [`held`]: a connection and what lives as long.
 //! - [`serve`]: HTTP with limits, for this server and for others that know no client by name.
 //! - [`server`]: the listener, the routes, and which protocol a request asks for.
 //! - `tickets`: single-use, short-lived, limited in number.
@@ -25,6 +26,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod held;
 pub mod serve;
 pub mod server;
 mod session;

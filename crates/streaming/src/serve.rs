@@ -5,13 +5,7 @@
 //!  slot (CONNECTIONS_MAX) ─► accept ─► head of a request (HEAD_TIMEOUT, HEAD_MAX) ─► router ─► … ─► upgraded ─► slot free
 //! ```
 
-use std::{
-    io,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, serve::Listener};
 use hyper::server::conn::http1;
@@ -20,10 +14,12 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::held::Held;
 
 /// How many connections are served at once, upgraded ones too; more wait in the listener's backlog until one ends.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -40,7 +36,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
         let Some((stream, _)) = stop.run_until_cancelled(listener.accept()).await else {
             break;
         };
-        let stream = Held { stream, _slot: slot };
+        let stream = Held::new(stream, slot);
         open.spawn(converse(stream, router.clone(), stop.clone()));
     }
     // Its name would be answered to for as long as the last connection lasts.
@@ -71,47 +67,5 @@ where
     if let Err(error) = ended {
         // The client's doing: it has been answered where HTTP has an answer.
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// A connection and its slot, which an upgrade keeps as well.
-struct Held<S> {
-    stream: S,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -1,16 +1,10 @@
 //! When a node that was started by a command may end: no pods, and nobody connected, for [`IDLE_GRACE`].
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use objects::{Kind, Scope, Store};
+use streaming::held::Held;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
     sync::watch,
     time::timeout,
@@ -65,19 +59,12 @@ pub struct CountingListener {
 }
 
 impl axum::serve::Listener for CountingListener {
-    type Io = CountedStream;
+    type Io = Held<UnixStream, Counted>;
     type Addr = ();
 
-    async fn accept(&mut self) -> (CountedStream, ()) {
+    async fn accept(&mut self) -> (Self::Io, ()) {
         let (stream, _) = axum::serve::Listener::accept(&mut self.listener).await;
-        self.connections.0.send_modify(|count| *count += 1);
-        (
-            CountedStream {
-                stream,
-                connections: self.connections.clone(),
-            },
-            (),
-        )
+        (Held::new(stream, Counted::new(self.connections.clone())), ())
     }
 
     fn local_addr(&self) -> io::Result<()> {
@@ -85,51 +72,19 @@ impl axum::serve::Listener for CountingListener {
     }
 }
 
-/// An open connection.
-pub struct CountedStream {
-    stream: UnixStream,
-    connections: Connections,
+/// Counts one connection for as long as it is there.
+pub struct Counted(Connections);
+
+impl Counted {
+    fn new(connections: Connections) -> Counted {
+        connections.0.send_modify(|count| *count += 1);
+        Counted(connections)
+    }
 }
 
-impl Drop for CountedStream {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.connections.0.send_modify(|count| *count -= 1);
-    }
-}
-
-impl AsyncRead for CountedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for CountedStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.0.0.send_modify(|count| *count -= 1);
     }
 }
 

@@ -167,8 +167,8 @@ async fn serve(runtime: &dyn StreamingRuntime, work: Work, version: u8, mut conn
             let wanted = Wanted {
                 stdin: request.stdin,
                 stdout: request.stdout,
-                stderr: request.stderr && !request.tty,
-                resize: request.tty && version >= 3,
+                stderr: request.stderr,
+                tty: request.tty,
             };
             if let Some(streams) = command(&mut connection, wanted, version).await {
                 session::exec(runtime, request, streams).await;
@@ -178,8 +178,8 @@ async fn serve(runtime: &dyn StreamingRuntime, work: Work, version: u8, mut conn
             let wanted = Wanted {
                 stdin: request.stdin,
                 stdout: request.stdout,
-                stderr: request.stderr && !request.tty,
-                resize: request.tty && version >= 3,
+                stderr: request.stderr,
+                tty: request.tty,
             };
             if let Some(streams) = command(&mut connection, wanted, version).await {
                 session::attach(runtime, request, streams).await;
@@ -190,12 +190,12 @@ async fn serve(runtime: &dyn StreamingRuntime, work: Work, version: u8, mut conn
     connection.finish().await;
 }
 
-/// The streams that a command has beside the one for its outcome.
+/// What a request asks for.
 struct Wanted {
     stdin: bool,
     stdout: bool,
     stderr: bool,
-    resize: bool,
+    tty: bool,
 }
 
 /// Waits for the client to open the streams of an exec or an attach.
@@ -204,8 +204,8 @@ async fn command(connection: &mut Connection, wanted: Wanted, version: u8) -> Op
         ("error", true),
         ("stdin", wanted.stdin),
         ("stdout", wanted.stdout),
-        ("stderr", wanted.stderr),
-        ("resize", wanted.resize),
+        ("stderr", wanted.stderr && !wanted.tty),
+        ("resize", wanted.tty && version >= 3),
     ];
     let mut open: HashMap<&str, Stream> = HashMap::new();
     let all = async {
