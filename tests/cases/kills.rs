@@ -146,6 +146,8 @@ fn a_supervisor_that_was_killed_with_its_node_is_replaced() {
             numbers.iter().enumerate().all(|(wanted, number)| wanted == *number),
             "{numbers:?}"
         );
+        let described = node.output(["describe", "pod", "counter"])?;
+        ensure!(described.contains("SupervisorReplaced"), "{described}");
         node.output(["delete", "pod", "counter"])?;
         Ok(())
     });

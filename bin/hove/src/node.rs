@@ -261,7 +261,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
 
 /// Removes what an idle node leaves of its state directory. The lock goes last; a command that waits for it makes a new one.
 fn remove_state(state: &Path) {
-    for directory in ["sandboxes", "netns"] {
+    for directory in ["sandboxes", "netns", "userns"] {
         let _ = std::fs::remove_dir(state.join(directory));
     }
     let _ = std::fs::remove_dir_all(state.join("network"));

@@ -68,17 +68,10 @@ impl Sandbox {
             Ok(state) => self.go_on_from(&state).await,
             Err(e) => Err(e),
         };
-        match taken_over {
-            Ok(()) => {
-                info!("the pod's supervisor had ended; another has taken over");
-                let message = "the pod's supervisor had ended; another has taken over".to_string();
-                self.tell_a_person("", "SupervisorReplaced", message);
-            }
-            Err(error) => {
-                warn!(%error, "the pod could not be taken over");
-                self.process = None;
-                self.ask_again();
-            }
+        if let Err(error) = taken_over {
+            warn!(%error, "the pod could not be taken over");
+            self.process = None;
+            self.ask_again();
         }
     }
 
@@ -122,6 +115,7 @@ impl Sandbox {
             }
             (Err(e), _) => return Err(e.into()),
         };
+        let is_another = started.is_some();
         let process = match started {
             Some(process) => process,
             None => {
@@ -135,6 +129,11 @@ impl Sandbox {
             self.save()?;
         }
         self.attend(client, process).await?;
+        if is_another {
+            let message = "the pod's supervisor had ended; another has taken over";
+            info!("{message}");
+            self.tell_a_person("", "SupervisorReplaced", message.to_string());
+        }
         Ok(state)
     }
 
