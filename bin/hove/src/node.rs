@@ -113,6 +113,10 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     if is_idle {
         tracing::info!("nothing is left to do");
         node.leave_nothing(&settings).await;
+    }
+    // The stores have locks of their own: whoever waits for ours must find them free.
+    drop(node);
+    if is_idle {
         remove_state(&settings.state);
     }
     drop(lock);
