@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     serve::serve,
+    session::Command,
     spdy,
     tickets::{Error, Tickets, Work},
     websocket,
@@ -87,11 +88,11 @@ impl Server {
 
 impl StreamingUrls for Server {
     fn exec(&self, request: ExecRequest) -> cri::Result<String> {
-        self.url("exec", Work::Exec(request))
+        self.url("exec", Work::Command(Command::Exec(request)))
     }
 
     fn attach(&self, request: AttachRequest) -> cri::Result<String> {
-        self.url("attach", Work::Attach(request))
+        self.url("attach", Work::Command(Command::Attach(request)))
     }
 
     fn port_forward(&self, request: PortForwardRequest) -> cri::Result<String> {

@@ -14,7 +14,45 @@ use crate::status::Outcome;
 /// How long an exec may go on after its client went away: enough for a process that ends at end of file.
 pub const ABANDONED_GRACE: Duration = Duration::from_secs(2);
 
-/// A client's connection, ready for an exec or an attach.
+/// The work that has a process's streams.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// A new process in a container.
+    Exec(ExecRequest),
+    /// A container's first process.
+    Attach(AttachRequest),
+}
+
+/// The streams that a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// What the process reads.
+    pub stdin: bool,
+    /// What it writes; of a terminal, everything.
+    pub stdout: bool,
+    /// What it writes to standard error, if that is no terminal.
+    pub stderr: bool,
+    /// Whether there is a terminal, which has sizes.
+    pub tty: bool,
+}
+
+impl Command {
+    /// The streams that the request asks for.
+    pub fn wanted(&self) -> Wanted {
+        let (stdin, stdout, stderr, tty) = match self {
+            Command::Exec(request) => (request.stdin, request.stdout, request.stderr, request.tty),
+            Command::Attach(request) => (request.stdin, request.stdout, request.stderr, request.tty),
+        };
+        Wanted {
+            stdin,
+            stdout,
+            stderr: stderr && !tty,
+            tty,
+        }
+    }
+}
+
+/// A client's connection, ready for a command.
 pub struct CommandStreams {
     /// The streams that the request asked for.
     pub io: StreamIo,
@@ -41,33 +79,22 @@ pub trait Report: Send {
     async fn report(self: Box<Self>, outcome: Outcome);
 }
 
-/// Runs an exec to its end.
-pub async fn exec(runtime: &dyn StreamingRuntime, request: ExecRequest, streams: CommandStreams) {
+/// Does the work to its end, and tells the client how that was.
+pub async fn run(runtime: &dyn StreamingRuntime, command: Command, streams: CommandStreams) {
     let CommandStreams { io, report, gone } = streams;
-    let outcome = while_wanted(runtime.exec(request, io), &gone)
-        .await
-        .map(|result| match result {
-            Ok(0) => Outcome::Success,
-            Ok(code) => Outcome::ExitCode(code),
-            Err(error) => Outcome::Failed(error.to_string()),
-        });
-    if let Some(outcome) = outcome {
-        report.report(outcome).await;
-    }
-}
-
-/// Joins the streams of a container's first process.
-pub async fn attach(runtime: &dyn StreamingRuntime, request: AttachRequest, streams: CommandStreams) {
-    let CommandStreams { io, report, gone } = streams;
-    let outcome = while_wanted(runtime.attach(request, io), &gone)
-        .await
-        .map(|result| match result {
-            Ok(()) => Outcome::Success,
-            Err(error) => Outcome::Failed(error.to_string()),
-        });
-    if let Some(outcome) = outcome {
-        report.report(outcome).await;
-    }
+    let work = async {
+        match command {
+            Command::Exec(request) => runtime.exec(request, io).await,
+            Command::Attach(request) => runtime.attach(request, io).await.map(|()| 0),
+        }
+    };
+    let outcome = match while_wanted(work, &gone).await {
+        None => return,
+        Some(Ok(0)) => Outcome::Success,
+        Some(Ok(code)) => Outcome::ExitCode(code),
+        Some(Err(error)) => Outcome::Failed(error.to_string()),
+    };
+    report.report(outcome).await;
 }
 
 /// Forwards one connection until either side closes it. Success is silent: the stream's end says it.

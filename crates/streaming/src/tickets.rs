@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cri::v1::{AttachRequest, ExecRequest, PortForwardRequest};
+use cri::v1::PortForwardRequest;
+
+use crate::session::Command;
 
 /// How long a ticket can be shown after it was made.
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(60);
@@ -15,10 +17,8 @@ pub const TICKETS_MAX: usize = 1000;
 /// The work that a ticket stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
-    /// A new process in a container.
-    Exec(ExecRequest),
-    /// The streams of a container's first process.
-    Attach(AttachRequest),
+    /// A process's streams.
+    Command(Command),
     /// Connections to a sandbox's loopback.
     PortForward(PortForwardRequest),
 }
@@ -66,13 +66,15 @@ impl Tickets {
 
 #[cfg(test)]
 mod tests {
+    use cri::v1::ExecRequest;
+
     use super::*;
 
     fn work() -> Work {
-        Work::Exec(ExecRequest {
+        Work::Command(Command::Exec(ExecRequest {
             container_id: "c".into(),
             ..Default::default()
-        })
+        }))
     }
 
     #[test]

@@ -226,6 +226,21 @@ async fn garbage_ends_the_connection() {
     }
 }
 
+/// A client's streams have odd numbers, each larger than those before it (SPDY/3.1, 2.3.2).
+#[tokio::test]
+async fn a_streams_number_is_a_new_odd_one() {
+    let (server, _) = server().await;
+    for numbers in [&[2][..], &[1, 1], &[3, 1]] {
+        let url = server.exec(request(&["cat"], true)).unwrap();
+        let mut client = Client::upgrade(&url, "v4.channel.k8s.io").await;
+        for (number, kind) in numbers.iter().zip(["error", "stdin"]) {
+            client.next = *number;
+            client.open(&[("streamtype", kind)]).await;
+        }
+        while client.next().await.is_some() {}
+    }
+}
+
 #[tokio::test]
 async fn a_version_that_is_not_served_is_refused_with_those_that_are() {
     let (server, _) = server().await;

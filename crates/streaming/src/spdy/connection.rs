@@ -187,6 +187,7 @@ async fn read<S: AsyncRead>(
     let mut streams = Streams {
         open: Some(open),
         inputs: HashMap::new(),
+        last: 0,
         unpacker: Unpacker::new(),
         queue,
     };
@@ -212,6 +213,8 @@ struct Streams {
     /// `None` once the client opens no more.
     open: Option<mpsc::Sender<Stream>>,
     inputs: HashMap<u32, mpsc::Sender<Bytes>>,
+    /// The number of the newest.
+    last: u32,
     unpacker: Unpacker,
     queue: mpsc::Sender<Outgoing>,
 }
@@ -251,9 +254,13 @@ impl Streams {
         let Some(open) = &self.open else {
             return broken("a stream after the last one");
         };
+        if number.is_multiple_of(2) || number <= self.last {
+            return broken("a stream's number is not odd, or not larger than those before it");
+        }
+        self.last = number;
         let (sender, input) = mpsc::channel(INCOMING_MAX);
-        if !is_last && self.inputs.insert(number, sender).is_some() {
-            return broken("a stream's number is used twice");
+        if !is_last {
+            self.inputs.insert(number, sender);
         }
         let _ = self.queue.send(Outgoing::Reply(number)).await;
         let stream = Stream {

@@ -33,7 +33,7 @@ use tokio::{
 
 use self::connection::{Connection, Stream, Writer};
 use crate::{
-    session::{self, CommandStreams, ForwardedPort, Report},
+    session::{self, CommandStreams, ForwardedPort, Report, Wanted},
     status::Outcome,
     tickets::Work,
     websocket::dialect::terminal_size,
@@ -163,39 +163,14 @@ where
 /// Does `work` over the streams of `connection`.
 async fn serve(runtime: &dyn StreamingRuntime, work: Work, version: u8, mut connection: Connection) {
     match work {
-        Work::Exec(request) => {
-            let wanted = Wanted {
-                stdin: request.stdin,
-                stdout: request.stdout,
-                stderr: request.stderr,
-                tty: request.tty,
-            };
-            if let Some(streams) = command(&mut connection, wanted, version).await {
-                session::exec(runtime, request, streams).await;
-            }
-        }
-        Work::Attach(request) => {
-            let wanted = Wanted {
-                stdin: request.stdin,
-                stdout: request.stdout,
-                stderr: request.stderr,
-                tty: request.tty,
-            };
-            if let Some(streams) = command(&mut connection, wanted, version).await {
-                session::attach(runtime, request, streams).await;
+        Work::Command(work) => {
+            if let Some(streams) = command(&mut connection, work.wanted(), version).await {
+                session::run(runtime, work, streams).await;
             }
         }
         Work::PortForward(request) => forward(runtime, &request.pod_sandbox_id, &mut connection).await,
     }
     connection.finish().await;
-}
-
-/// What a request asks for.
-struct Wanted {
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
 }
 
 /// Waits for the client to open the streams of an exec or an attach.
@@ -204,7 +179,7 @@ async fn command(connection: &mut Connection, wanted: Wanted, version: u8) -> Op
         ("error", true),
         ("stdin", wanted.stdin),
         ("stdout", wanted.stdout),
-        ("stderr", wanted.stderr && !wanted.tty),
+        ("stderr", wanted.stderr),
         ("resize", wanted.tty && version >= 3),
     ];
     let mut open: HashMap<&str, Stream> = HashMap::new();

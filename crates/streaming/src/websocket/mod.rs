@@ -118,16 +118,10 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     match work {
-        Work::Exec(request) => {
-            let streams = connection.command(request.stdin, request.stdout, request.stderr && !request.tty);
+        Work::Command(command) => {
+            let streams = connection.command(command.wanted());
             let running = connection.run();
-            session::exec(runtime, request, streams).await;
-            running.finish().await;
-        }
-        Work::Attach(request) => {
-            let streams = connection.command(request.stdin, request.stdout, request.stderr && !request.tty);
-            let running = connection.run();
-            session::attach(runtime, request, streams).await;
+            session::run(runtime, command, streams).await;
             running.finish().await;
         }
         Work::PortForward(request) => {

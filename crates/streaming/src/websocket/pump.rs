@@ -40,7 +40,7 @@ use tokio_util::{
 
 use super::dialect::{Dialect, ERROR, FRAME_MAX, Incoming, RESIZE, STDERR, STDIN, STDOUT, terminal_size};
 use crate::{
-    session::{CommandStreams, ForwardedPort, Report},
+    session::{CommandStreams, ForwardedPort, Report, Wanted},
     status::Outcome,
 };
 
@@ -93,22 +93,22 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<S> {
     }
 
     /// The streams of an exec or an attach.
-    pub fn command(&mut self, stdin: bool, stdout: bool, stderr: bool) -> CommandStreams {
+    pub fn command(&mut self, wanted: Wanted) -> CommandStreams {
         let (resize, sizes) = mpsc::channel(RESIZES_MAX);
         self.resize = Some(resize);
         // Tells the client that the streams are there, before the process says anything.
-        let lowest = if stdout {
+        let lowest = if wanted.stdout {
             STDOUT
-        } else if stderr {
+        } else if wanted.stderr {
             STDERR
         } else {
             ERROR
         };
         self.greeting.push(self.dialect.encode(lowest, &[]));
         let io = StreamIo {
-            stdin: stdin.then(|| Box::new(self.input(STDIN, None)) as Input),
-            stdout: stdout.then(|| Box::new(self.output(STDOUT)) as Output),
-            stderr: stderr.then(|| Box::new(self.output(STDERR)) as Output),
+            stdin: wanted.stdin.then(|| Box::new(self.input(STDIN, None)) as Input),
+            stdout: wanted.stdout.then(|| Box::new(self.output(STDOUT)) as Output),
+            stderr: wanted.stderr.then(|| Box::new(self.output(STDERR)) as Output),
             resize: sizes,
         };
         CommandStreams {
