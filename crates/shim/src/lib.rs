@@ -58,4 +58,6 @@ mod terminal;
 mod watch;
 
 pub use pod::Config;
+#[cfg(fuzzing)]
+pub use serve::orphaned_services;
 pub use serve::{Start, run};

@@ -109,9 +109,19 @@ fn listen(socket: UnixListener, door: &Door) -> Result<Server> {
         .set_nonblocking(true)
         .map_err(|e| failure::system("fcntl(socket, O_NONBLOCK)", &e))?;
     let socket = tokio::net::UnixListener::from_std(socket).map_err(|e| failure::system("epoll_ctl(socket)", &e))?;
-    Ok(Server::new()
-        .add_listener(Listener::from(socket))
+    Ok(services(door).add_listener(Listener::from(socket)))
+}
+
+fn services(door: &Door) -> Server {
+    Server::new()
         .register_service(create_sandbox(Arc::new(SandboxService(door.clone()))))
         .register_service(create_task_services(door))
-        .register_service(create_pod(Arc::new(PodService(door.clone())))))
+        .register_service(create_pod(Arc::new(PodService(door.clone()))))
+}
+
+/// The services without a pod behind them: what they pass on, nobody answers. For the fuzz target of what comes over the socket.
+#[cfg(fuzzing)]
+pub fn orphaned_services() -> Server {
+    let (requests, _) = mpsc::channel(REQUESTS_MAX);
+    services(&Door::new(requests))
 }
