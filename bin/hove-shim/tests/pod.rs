@@ -66,6 +66,21 @@ async fn a_container_runs_logs_and_ends() {
 }
 
 #[tokio::test]
+async fn what_ends_at_once_has_ended_after_it_was_started() {
+    let pod = Pod::start(false).await;
+    for n in 0..20 {
+        let id = format!("a{n}");
+        pod.run(&id, sh("true")).await;
+        pod.wait(&id, "").await;
+    }
+    for process in pod.state().await.containers {
+        assert!(process.created_at_ns < process.started_at_ns, "{process:?}");
+        assert!(process.started_at_ns < process.finished_at_ns, "{process:?}");
+    }
+    assert_eq!(pod.shut_down().await, 0);
+}
+
+#[tokio::test]
 async fn an_exit_is_known_to_all_who_wait_and_stays_known_until_deletion() {
     let pod = Pod::start(false).await;
     pod.run("a", sh("exec sleep 1000")).await;

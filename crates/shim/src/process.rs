@@ -23,7 +23,8 @@ enum Handshake {
     None,
     Creating(Creating),
     Created(Created),
-    Starting(Starting),
+    /// Let go at this time.
+    Starting(Starting, i64),
 }
 
 /// What [`Process::advance`] found.
@@ -152,7 +153,8 @@ impl Process {
         self.start_time_ticks
     }
 
-    /// When it was cloned and when it ran its program, in nanoseconds since 1970; 0: not yet.
+    /// When it was cloned and when it was let go to run its program, in nanoseconds since 1970; 0: it was not, or does not run it
+    /// yet.
     pub fn times_ns(&self) -> (i64, i64) {
         (self.created_at_ns, self.started_at_ns)
     }
@@ -166,7 +168,7 @@ impl Process {
     pub fn listen(&self, key: &Key, events: &mpsc::UnboundedSender<Event>) -> Result<()> {
         let socket = match &self.handshake {
             Handshake::Creating(creating) => creating.as_fd(),
-            Handshake::Starting(starting) => starting.as_fd(),
+            Handshake::Starting(starting, _) => starting.as_fd(),
             Handshake::None | Handshake::Created(_) => return Ok(()),
         };
         let socket = socket
@@ -206,14 +208,14 @@ impl Process {
                     Ok(Advanced::Created { terminal })
                 }
             },
-            Handshake::Starting(mut starting) => match starting.advance()? {
+            Handshake::Starting(mut starting, let_go_ns) => match starting.advance()? {
                 starter::Started::Pending => {
-                    self.handshake = Handshake::Starting(starting);
+                    self.handshake = Handshake::Starting(starting, let_go_ns);
                     Ok(Advanced::Pending)
                 }
                 starter::Started::Running => {
                     self.state = Some(State::Running);
-                    self.started_at_ns = now_ns();
+                    self.started_at_ns = let_go_ns;
                     self.streams.until_running = Vec::new();
                     Ok(Advanced::Running)
                 }
@@ -229,7 +231,9 @@ impl Process {
     pub fn start(&mut self) -> Result<()> {
         if let Handshake::Created(created) = mem::take(&mut self.handshake) {
             self.state = Some(State::Starting);
-            self.handshake = Handshake::Starting(created.start()?);
+            // A program that ends at once may have ended before its word that it runs is read: its start is the moment before.
+            let let_go_ns = now_ns();
+            self.handshake = Handshake::Starting(created.start()?, let_go_ns);
         }
         Ok(())
     }
