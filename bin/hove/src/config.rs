@@ -29,6 +29,7 @@ struct File {
     network: NetworkSection,
     cgroup: CgroupSection,
     cri: CriSection,
+    registries: RegistriesSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,6 +49,12 @@ struct CgroupSection {
 #[serde(deny_unknown_fields, default)]
 struct CriSection {
     show_local: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RegistriesSection {
+    hosts_dirs: Option<Vec<PathBuf>>,
 }
 
 /// A node, as it is set up. All paths are absolute.
@@ -71,6 +78,8 @@ pub struct Settings {
     pub cgroup_parent: String,
     /// Whether callers of the CRI's socket see the pods of the node's own engine. A kubelet would remove them.
     pub cri_shows_local: bool,
+    /// Directories of `REGISTRY/hosts.toml`, if other ones than the usual.
+    pub hosts_dirs: Option<Vec<PathBuf>>,
 }
 
 impl Settings {
@@ -112,6 +121,7 @@ impl Settings {
             subnet: file.network.subnet.unwrap_or(subnet),
             cgroup_parent,
             cri_shows_local: file.cri.show_local,
+            hosts_dirs: file.registries.hosts_dirs,
         })
     }
 

@@ -143,10 +143,13 @@ impl Node {
             ..network::Config::below(&settings.state)
         })?);
         let objects = Arc::new(objects::Store::open(&settings.root.join("objects.redb"))?);
-        let config = runtime::Config {
+        let mut config = runtime::Config {
             cgroup_parent: settings.cgroup_parent.clone(),
             ..runtime::Config::below(&settings.state, &settings.shim)
         };
+        if let Some(hosts_dirs) = &settings.hosts_dirs {
+            config.registries.hosts_dirs.clone_from(hosts_dirs);
+        }
         let runtime = runtime::Runtime::open(config, images.clone(), network.clone()).await?;
         let recorder = objects::Recorder::new(objects.clone(), env!("CARGO_PKG_NAME"))?;
         tokio::spawn(notices::record(runtime.notices(), recorder));
