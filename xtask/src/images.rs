@@ -2,9 +2,9 @@
 //!
 //! A definition is a folder of xtask/images: `image.toml` says which packages are unpacked (their scripts are not run:
 //! an image needs files, not a set-up), which files of them are left out, and what is run; `rootfs/` is copied over
-//! the result, as `common/` is in all of them. Packages come through apt, which verifies them, and stay in
-//! target/images/packages, so that a second build needs no network. An image whose definition did not change is
-//! not built again.
+//! the result, as `common/` is in all of them. A definition may start from another one. Packages come through apt,
+//! which verifies them, and stay in target/images/packages, so that a second build needs no network. An image whose
+//! definition did not change is not built again.
 
 pub mod debian;
 mod war;
@@ -27,6 +27,8 @@ use serde::Deserialize;
 struct Definition {
     /// The image's name.
     reference: String,
+    /// Another definition, whose files come first; what it runs, too, unless this one says something else.
+    from: Option<String>,
     /// Debian packages, all that is needed: dependencies are not followed, they lead to systemd soon enough.
     #[serde(default)]
     packages: Vec<String>,
@@ -45,10 +47,13 @@ struct Definition {
     /// A web application made from a folder of the definition: path in the image, folder.
     #[serde(default)]
     wars: Vec<(String, String)>,
+    /// Static programs compiled from a C file of the definition: path in the image, file, permissions in octal.
+    #[serde(default)]
+    programs: Vec<(String, String, String)>,
     /// A command that must succeed inside the finished image, so that a missing library shows here.
     check: Option<Vec<String>>,
     /// What the image runs.
-    config: image::ImageConfig,
+    config: Option<image::ImageConfig>,
 }
 
 /// Every Debian system has `/bin` and the like as links into `/usr` by now, and its packages count on it.
@@ -66,120 +71,170 @@ const NEVER: [&str; 8] = [
     "usr/lib/systemd",
 ];
 
-/// Builds the images that are missing or older than their definition. Returns the archives of all.
+/// Builds the images of the examples and tests that are missing or older than their definition. Returns their archives.
 pub fn run(root: &Path) -> Result<Vec<PathBuf>> {
-    let definitions = root.join("xtask/images");
-    let output = root.join("target/images");
-    fs::create_dir_all(&output)?;
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&definitions)? {
-        let entry = entry?;
-        if entry.path().join("image.toml").exists() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    names
-        .iter()
-        .map(|name| build(&definitions, name, &output).with_context(|| format!("image {name}")))
-        .collect()
+    Workshop::new(root).build_all("")
 }
 
-fn build(definitions: &Path, name: &str, output: &Path) -> Result<PathBuf> {
-    let folder = definitions.join(name);
-    let archive = output.join(format!("{name}.tar"));
-    let stamp = output.join(format!("{name}.made-from"));
-    let made_from = made_from(&[&folder, &definitions.join("common")])?;
-    if archive.exists() && fs::read_to_string(&stamp).ok().as_deref() == Some(&made_from) {
-        return Ok(archive);
-    }
-    let began = Instant::now();
-    let text = fs::read_to_string(folder.join("image.toml"))?;
-    let definition: Definition = toml::from_str(&text).context("image.toml")?;
+/// The same with the images of a group: a folder of definitions, and of archives.
+pub fn group(root: &Path, group: &str) -> Result<Vec<PathBuf>> {
+    Workshop::new(root).build_all(group)
+}
 
-    let scratch = tempfile::Builder::new()
-        .prefix(&format!("{name}-"))
-        .tempdir_in(output)?;
-    let rootfs = scratch.path().join("rootfs");
-    skeleton(&rootfs)?;
-    for package in debian::download(&definition.packages, &output.join("packages"))? {
-        debian::extract(&package, &rootfs)?;
+/// Where images are made.
+struct Workshop {
+    definitions: PathBuf,
+    output: PathBuf,
+}
+
+impl Workshop {
+    fn new(root: &Path) -> Workshop {
+        Workshop {
+            definitions: root.join("xtask/images"),
+            output: root.join("target/images"),
+        }
     }
-    for pattern in definition.remove.iter().map(String::as_str).chain(NEVER) {
-        remove(&rootfs, pattern)?;
+
+    /// Builds what is defined directly in a folder of the definitions.
+    fn build_all(&self, group: &str) -> Result<Vec<PathBuf>> {
+        fs::create_dir_all(self.output.join(group))?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.definitions.join(group))? {
+            let entry = entry?;
+            if entry.path().join("image.toml").exists() {
+                let name = Path::new(group).join(entry.file_name());
+                names.push(name.to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        names
+            .iter()
+            .map(|name| self.build(name).with_context(|| format!("image {name}")))
+            .collect()
     }
-    for (path, mode) in &definition.directories {
-        directory(
-            &rootfs.join(path.trim_start_matches('/')),
-            u32::from_str_radix(mode, 8).context("directories")?,
+
+    fn build(&self, name: &str) -> Result<PathBuf> {
+        let archive = self.output.join(format!("{name}.tar"));
+        let stamp = self.output.join(format!("{name}.made-from"));
+        let made_from = self.made_from(name)?;
+        if archive.exists() && fs::read_to_string(&stamp).ok().as_deref() == Some(&made_from) {
+            return Ok(archive);
+        }
+        let began = Instant::now();
+        let scratch = tempfile::Builder::new().prefix("image-").tempdir_in(&self.output)?;
+        let rootfs = scratch.path().join("rootfs");
+        let definition = self.fill(&rootfs, name)?;
+        if let Some(check) = &definition.check {
+            // Java finds its libraries through /proc.
+            let proc = format!("--mount-proc={}", rootfs.join("proc").display());
+            let mut inside = Command::new("unshare");
+            inside
+                .args(["--mount", "--pid", "--fork", &proc, "chroot"])
+                .arg(&rootfs)
+                .args(check);
+            command(&mut inside).context("the image does not work")?;
+        }
+
+        let spec = ImageSpec {
+            reference: Some(definition.reference.parse()?),
+            config: definition
+                .config
+                .context("image.toml does not say what the image runs")?,
+            contents: Contents::Directory(&rootfs),
+        };
+        let new = scratch.path().join("image.tar");
+        write_image(
+            BufWriter::with_capacity(1 << 20, File::create(&new)?),
+            Format::Docker,
+            &spec,
         )?;
-    }
-    for (path, target) in &definition.links {
-        link(&rootfs.join(path.trim_start_matches('/')), target)?;
-    }
-    for overlay in [definitions.join("common"), folder.join("rootfs")] {
-        if overlay.is_dir() {
-            copy(&overlay, &rootfs)?;
+        // The stamp goes first and comes last: an archive without one is made again.
+        if stamp.exists() {
+            fs::remove_file(&stamp)?;
         }
-    }
-    if definition.applets {
-        applets(&rootfs)?;
-    }
-    for (path, source) in &definition.wars {
-        war::write(&folder.join(source), &rootfs.join(path.trim_start_matches('/')))?;
-    }
-    if let Some(check) = &definition.check {
-        // Java finds its libraries through /proc.
-        let proc = format!("--mount-proc={}", rootfs.join("proc").display());
-        let mut inside = Command::new("unshare");
-        inside
-            .args(["--mount", "--pid", "--fork", &proc, "chroot"])
-            .arg(&rootfs)
-            .args(check);
-        command(&mut inside).context("the image does not work")?;
+        fs::rename(&new, &archive)?;
+        fs::write(&stamp, made_from)?;
+        let megabytes = fs::metadata(&archive)?.len() as f64 / 1e6;
+        println!(
+            "{:<28} {megabytes:>6.1} MB  {:.1} s",
+            definition.reference,
+            began.elapsed().as_secs_f64()
+        );
+        Ok(archive)
     }
 
-    let reference = Some(definition.reference.parse()?);
-    let spec = ImageSpec {
-        reference,
-        config: definition.config,
-        contents: Contents::Directory(&rootfs),
-    };
-    let new = scratch.path().join("image.tar");
-    write_image(
-        BufWriter::with_capacity(1 << 20, File::create(&new)?),
-        Format::Docker,
-        &spec,
-    )?;
-    // The stamp goes first and comes last: an archive without one is made again.
-    if stamp.exists() {
-        fs::remove_file(&stamp)?;
+    fn definition(&self, name: &str) -> Result<Definition> {
+        let file = self.definitions.join(name).join("image.toml");
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        toml::from_str(&text).with_context(|| file.display().to_string())
     }
-    fs::rename(&new, &archive)?;
-    fs::write(&stamp, made_from)?;
-    let megabytes = fs::metadata(&archive)?.len() as f64 / 1e6;
-    println!(
-        "{:<28} {megabytes:>6.1} MB  {:.1} s",
-        definition.reference,
-        began.elapsed().as_secs_f64()
-    );
-    Ok(archive)
-}
 
-/// A text that changes with anything that the image is made from: the definition, and the program that reads it.
-fn made_from(folders: &[&Path]) -> Result<String> {
-    let mut parts = vec![
-        Digest::of(include_bytes!("images.rs")).to_string(),
-        Digest::of(include_bytes!("images/debian.rs")).to_string(),
-        Digest::of(include_bytes!("images/war.rs")).to_string(),
-    ];
-    for folder in folders {
-        for path in files_below(folder)? {
+    /// Puts an image's files into `rootfs`, which is not there yet; what the image runs is its base's unless it says so.
+    fn fill(&self, rootfs: &Path, name: &str) -> Result<Definition> {
+        let folder = self.definitions.join(name);
+        let mut definition = self.definition(name)?;
+        match &definition.from {
+            Some(base) => {
+                let base = self.fill(rootfs, base)?;
+                definition.config = definition.config.or(base.config);
+            }
+            None => skeleton(rootfs)?,
+        }
+        for package in debian::download(&definition.packages, &self.output.join("packages"))? {
+            debian::extract(&package, rootfs)?;
+        }
+        for pattern in definition.remove.iter().map(String::as_str).chain(NEVER) {
+            remove(rootfs, pattern)?;
+        }
+        let inside = |path: &str| rootfs.join(path.trim_start_matches('/'));
+        for (path, mode) in &definition.directories {
+            directory(&inside(path), permissions(mode)?)?;
+        }
+        for (path, target) in &definition.links {
+            link(&inside(path), target)?;
+        }
+        let common = definition.from.is_none().then(|| self.definitions.join("common"));
+        for overlay in common.into_iter().chain([folder.join("rootfs")]) {
+            if overlay.is_dir() {
+                copy(&overlay, rootfs)?;
+            }
+        }
+        if definition.applets {
+            applets(rootfs)?;
+        }
+        for (path, source) in &definition.wars {
+            war::write(&folder.join(source), &inside(path))?;
+        }
+        for (path, source, mode) in &definition.programs {
+            compile(&folder.join(source), &inside(path), permissions(mode)?)?;
+        }
+        Ok(definition)
+    }
+
+    /// A text that changes with anything that the image is made from: the definitions, and the program that reads them.
+    fn made_from(&self, name: &str) -> Result<String> {
+        let mut parts = vec![
+            Digest::of(include_bytes!("images.rs")).to_string(),
+            Digest::of(include_bytes!("images/debian.rs")).to_string(),
+            Digest::of(include_bytes!("images/war.rs")).to_string(),
+        ];
+        let mut folders = vec![self.definitions.join("common"), self.definitions.join(name)];
+        let mut base = self.definition(name)?.from;
+        while let Some(name) = base {
+            folders.push(self.definitions.join(&name));
+            base = self.definition(&name)?.from;
+        }
+        for path in folders
+            .iter()
+            .map(|folder| files_below(folder))
+            .collect::<Result<Vec<_>>>()?
+            .concat()
+        {
             let mode = fs::metadata(&path)?.permissions().mode();
             parts.push(format!("{} {mode:o} {}", path.display(), Digest::of(&fs::read(&path)?)));
         }
+        Ok(Digest::of(parts.join("\n").as_bytes()).to_string())
     }
-    Ok(Digest::of(parts.join("\n").as_bytes()).to_string())
 }
 
 /// Regular files below a folder, sorted.
@@ -225,6 +280,22 @@ fn skeleton(rootfs: &Path) -> Result<()> {
     directory(&rootfs.join("var/tmp"), 0o1777)?;
     symlink("/run", rootfs.join("var/run"))?;
     Ok(())
+}
+
+/// Permissions in octal.
+fn permissions(text: &str) -> Result<u32> {
+    u32::from_str_radix(text, 8).with_context(|| format!("permissions {text:?}"))
+}
+
+/// A static program of one C file.
+fn compile(source: &Path, program: &Path, mode: u32) -> Result<()> {
+    command(
+        Command::new("gcc")
+            .args(["-static", "-Os", "-s", "-Wall", "-Werror", "-o"])
+            .arg(program)
+            .arg(source),
+    )?;
+    Ok(fs::set_permissions(program, fs::Permissions::from_mode(mode))?)
 }
 
 fn directory(path: &Path, mode: u32) -> Result<()> {
