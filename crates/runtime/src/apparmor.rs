@@ -13,34 +13,7 @@ const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
 /// What a container may not do, whatever its capabilities: change the kernel through /proc and /sys, mount, or look into
 /// processes that are not confined as it is. Everything else is left to capabilities, seccomp and namespaces.
-const POLICY: &str = r#"
-profile hove-default flags=(attach_disconnected,mediate_deleted) {
-  network,
-  capability,
-  file,
-  umount,
-
-  # From the node and its supervisors, and among the containers themselves.
-  signal (receive) peer=unconfined,
-  signal (send,receive) peer=hove-default,
-  ptrace (trace,read,tracedby,readby) peer=hove-default,
-
-  deny mount,
-
-  # Kernel parameters. Those of the container's own namespaces are set before it starts.
-  deny /proc/sys/** wkl,
-  deny /proc/sysrq-trigger rwkl,
-  deny /proc/kcore rwkl,
-  # A label is not the container's to choose.
-  deny /proc/*/attr/** w,
-  deny /proc/*/task/*/attr/** w,
-
-  # /sys is the machine's. Cgroups are mounted below it, and are written by the node.
-  deny /sys/** wkl,
-  deny /sys/firmware/** r,
-  deny /sys/kernel/security/** r,
-}
-"#;
+const POLICY: &str = include_str!("hove-default.apparmor");
 
 /// Loads the default profile, in place of an older one. A failure is said in the log, and again to whoever asks for the
 /// profile: a node without the parser runs all other pods.
