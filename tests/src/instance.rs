@@ -54,6 +54,12 @@ impl Instance {
         self.directory.join("logs")
     }
 
+    /// Adds to its configuration. For a node that has not started.
+    pub fn configure(&self, sections: &str) -> Result<()> {
+        let before = std::fs::read_to_string(&self.config)?;
+        Ok(std::fs::write(&self.config, before + "\n" + sections)?)
+    }
+
     /// Starts `hove ARGS` for this node.
     pub fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Running> {
         Running::start(self.command(args))

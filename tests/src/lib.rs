@@ -19,7 +19,7 @@
 
 #![forbid(unsafe_code)]
 
-mod binaries;
+pub mod binaries;
 pub mod host;
 pub mod http;
 pub mod instance;

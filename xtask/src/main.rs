@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod codegen;
+mod conformance;
 mod demo;
 mod images;
 mod packages;
@@ -34,10 +35,18 @@ enum Chore {
     },
     /// Run tests on Debian's kernel in a virtual machine: cgroup v2, AppArmor
     Vm(vm::Ask),
+    /// Build crictl and critest from their Go module, and run them on a daemon
+    Conformance {
+        /// Arguments of the test program, such as the name of a test
+        arguments: Vec<String>,
+    },
     /// Check what the compiler does not: allowed edges between crates, unsafe code, names, generated code
     Tidy,
     /// Build the images of the examples and tests from Debian's packages, into target/images
-    Images,
+    Images {
+        /// A group of them: critest. Without, those of the examples and tests
+        group: Option<String>,
+    },
     /// Generate the messages of the CRI and of the shim API from their .proto files
     Codegen,
 }
@@ -47,9 +56,11 @@ fn main() -> Result<()> {
     match Cli::parse().chore {
         Chore::Demo => demo::run(&root),
         Chore::Test { filter } => test::run(&root, filter.as_deref()),
+        Chore::Conformance { arguments } => conformance::run(&root, &arguments),
         Chore::Vm(ask) => vm::run(&root, &ask),
         Chore::Tidy => tidy::run(&root),
-        Chore::Images => images::run(&root).map(drop),
+        Chore::Images { group: None } => images::run(&root).map(drop),
+        Chore::Images { group: Some(group) } => images::group(&root, &group).map(drop),
         Chore::Codegen => codegen::run(&root),
     }
 }
