@@ -37,8 +37,12 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     }
 
     println!("\nmeasurements not run: {} (cargo test -- --ignored)", tally.ignored);
-    let passed = (tally.ok + u32::try_from(tally.failed.len() - failed.len())?).saturating_sub(tally.skipped);
-    println!("{passed} passed, {} failed, {} skipped", failed.len(), tally.skipped);
+    let passed = tally.ran() + u32::try_from(tally.failed.len() - failed.len())?;
+    println!(
+        "{passed} passed, {} failed, {} skipped",
+        failed.len(),
+        tally.skipped.len()
+    );
     ensure!(failed.is_empty(), "failed twice: {}", failed.join(" "));
     ensure!(
         tally.unfinished == 0,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// The packages whose tests say something about the kernel.
-pub const SUITES: &[&str] = &["cgroup", "starter", "shim", "hove-shim", "end-to-end"];
+pub const SUITES: &[&str] = &["sys", "cgroup", "starter", "shim", "hove-shim", "end-to-end"];
 
 /// A program that cargo has built.
 #[derive(Debug)]
@@ -37,9 +37,13 @@ struct Profile {
     test: bool,
 }
 
-/// Builds the test programs of `suites`, in the order in which cargo names them.
-pub fn build(root: &Path, suites: &[&str]) -> Result<Vec<Program>> {
-    let packages = suites.iter().flat_map(|suite| ["--package", suite]);
+/// Builds the test programs of `chosen`; of all suites, if none is named. Those are built as `cargo xtask test` does it, with
+/// the whole workspace: what it has built already is not built again with fewer features.
+pub fn build(root: &Path, chosen: &[String]) -> Result<Vec<Program>> {
+    let packages: Vec<&str> = match chosen {
+        [] => vec!["--workspace"],
+        chosen => chosen.iter().flat_map(|suite| ["--package", suite]).collect(),
+    };
     let mut child = Command::new(env!("CARGO"))
         .args(["test", "--no-run", "--message-format=json-render-diagnostics"])
         .args(packages)
@@ -56,7 +60,8 @@ pub fn build(root: &Path, suites: &[&str]) -> Result<Vec<Program>> {
     let status = child.wait()?;
     ensure!(status.success(), "cargo test --no-run: {status}");
     // In the order of the suites: from the parts to the whole.
-    let place = |program: &Program| suites.iter().position(|suite| *suite == program.suite);
+    let place = |program: &Program| SUITES.iter().position(|suite| *suite == program.suite);
+    programs.retain(|program| place(program).is_some());
     programs.sort_by_key(place);
     Ok(programs)
 }

@@ -1,27 +1,34 @@
 //! The packages' tests in the guest.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::GUEST_LIMIT;
 use super::disk::Disk;
 use super::machine::{End, Machine, Next};
-use super::programs::{self, SUITES};
+use super::programs;
+use super::{Ask, GUEST_LIMIT};
 use crate::tally::Tally;
 use crate::{images, test};
 
 /// Longest run of one test program in the guest.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(900);
 
-/// Images that the end-to-end tests get. Without Tomcat: a JVM takes minutes to start there, and shows nothing that the
-/// others do not.
+/// Images that the end-to-end tests get.
 const IMAGES: &[&str] = &["busybox", "debian", "nginx"];
 
-/// Tests that say nothing about a kernel, or take minutes there because of their numbers alone: parts of their names. They
-/// run when they are asked for by name.
-const LEFT_OUT: &[&str] = &[
+/// The profile that a node loads into the kernel when it starts, for tests without a node.
+const PROFILE: &str = "crates/runtime/src/hove-default.apparmor";
+
+/// Tests that need what the guest has not got, unless they are asked for by name: a JVM takes minutes to start there, and
+/// shows nothing that the other examples do not.
+const LEFT_OUT: &[&str] = &["war_and_tomcat"];
+
+/// Parts of the names of tests that a brief run leaves out as well: they say nothing about a kernel, or take minutes there
+/// because of their numbers alone.
+const LEFT_OUT_WHEN_BRIEF: &[&str] = &[
     "bad_input::",
     "cri_socket::",
     "hostile::",
@@ -32,14 +39,10 @@ const LEFT_OUT: &[&str] = &[
     "zombies",
 ];
 
-/// The second disk with the test programs of `packages` (empty: all), and the names of tests to run (empty: all).
-pub fn make_disk(root: &Path, folder: &Path, packages: &[String], patterns: &[String], image: &Path) -> Result<()> {
-    let suites: Vec<&str> = match packages {
-        [] => SUITES.to_vec(),
-        chosen => chosen.iter().map(String::as_str).collect(),
-    };
-    let programs = programs::build(root, &suites)?;
-    let end_to_end = suites.contains(&"end-to-end");
+/// The second disk with the test programs and the names of tests that are asked for.
+pub fn make_disk(root: &Path, folder: &Path, ask: &Ask, image: &Path) -> Result<()> {
+    let programs = programs::build(root, &ask.package)?;
+    let end_to_end = programs.iter().any(|program| program.suite == "end-to-end");
     let release = test::release_dir(root);
     let binaries = if end_to_end { binaries(root)? } else { release.clone() };
     let target = release
@@ -69,11 +72,16 @@ pub fn make_disk(root: &Path, folder: &Path, packages: &[String], patterns: &[St
         }
     }
     disk.write("programs", &list)?;
-    let left_out = LEFT_OUT.iter().filter(|_| patterns.is_empty());
+    disk.write("profile", &fs::read_to_string(root.join(PROFILE))?)?;
+    let left_out: Vec<&str> = match (ask.pattern.is_empty(), ask.brief) {
+        (false, _) => Vec::new(),
+        (true, false) => LEFT_OUT.to_vec(),
+        (true, true) => [LEFT_OUT, LEFT_OUT_WHEN_BRIEF].concat(),
+    };
     let arguments: Vec<&str> = ["--show-output", "--color", "never"]
         .into_iter()
-        .chain(left_out.flat_map(|name| ["--skip", name]))
-        .chain(patterns.iter().map(String::as_str))
+        .chain(left_out.into_iter().flat_map(|name| ["--skip", name]))
+        .chain(ask.pattern.iter().map(String::as_str))
         .collect();
     disk.write("arguments", &(arguments.join("\n") + "\n"))?;
     let environment = format!("export HOVE_BIN_DIR={}\n", binaries.display());
