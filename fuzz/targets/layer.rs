@@ -16,6 +16,7 @@ use tar::Header;
 const BLOCK: usize = 512;
 
 const LIMITS: Limits = Limits {
+    store_bytes: None,
     entries: 64,
     unpacked_bytes: 1 << 20,
     ratio: 100,

@@ -16,9 +16,12 @@ use crate::reference::Reference;
 
 /// The media types of what Hove makes.
 pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// What says that a directory is an OCI layout.
+pub(crate) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// The name of an image in an index: containerd's annotation, and the specification's.
 pub(crate) const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
@@ -89,11 +92,7 @@ pub fn write_image(output: impl Write, format: Format, image: &ImageSpec<'_>) ->
     let manifest = manifest(&config, &diff_id, size);
     let mut descriptor = descriptor(MANIFEST_TYPE, &Digest::of(&manifest), manifest.len() as u64);
     if let Some(reference) = &image.reference {
-        let names: Map<_, _> = NAME_ANNOTATIONS
-            .iter()
-            .map(|key| (key.to_string(), json!(reference.to_string())))
-            .collect();
-        descriptor["annotations"] = Value::Object(names);
+        descriptor = named(descriptor, &reference.to_string());
     }
     let index = json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [descriptor]});
 
@@ -107,7 +106,7 @@ pub fn write_image(output: impl Write, format: Format, image: &ImageSpec<'_>) ->
             }]);
             append(&mut archive, "manifest.json", 0o644, legacy.to_string().as_bytes())?;
         }
-        append(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        append(&mut archive, "oci-layout", 0o644, LAYOUT)?;
         append(&mut archive, "index.json", 0o644, index.to_string().as_bytes())?;
         append(&mut archive, &blob(&Digest::of(&config)), 0o644, &config)?;
         append(&mut archive, &blob(&Digest::of(&manifest)), 0o644, &manifest)?;
@@ -137,7 +136,7 @@ fn pack_files(files: &[FileSpec<'_>], output: impl Write) -> io::Result<()> {
     archive.finish()
 }
 
-fn header(mode: u32, size: u64) -> Header {
+pub(crate) fn header(mode: u32, size: u64) -> Header {
     let mut header = Header::new_ustar();
     header.set_mode(mode);
     header.set_size(size);
@@ -147,12 +146,22 @@ fn header(mode: u32, size: u64) -> Header {
     header
 }
 
-fn append(archive: &mut Builder<impl Write>, path: &str, mode: u32, data: &[u8]) -> io::Result<()> {
+pub(crate) fn append(archive: &mut Builder<impl Write>, path: &str, mode: u32, data: &[u8]) -> io::Result<()> {
     archive.append_data(&mut header(mode, data.len() as u64), path, data)
 }
 
-fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Value {
+pub(crate) fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Value {
     json!({"mediaType": media_type, "digest": digest.to_string(), "size": size})
+}
+
+/// A manifest's descriptor in an index, by which it has a name.
+pub(crate) fn named(mut descriptor: Value, name: &str) -> Value {
+    let names: Map<_, _> = NAME_ANNOTATIONS
+        .iter()
+        .map(|key| (key.to_string(), json!(name)))
+        .collect();
+    descriptor["annotations"] = Value::Object(names);
+    descriptor
 }
 
 /// The configuration of a one-layer image (OCI image specification, config.md), JSON. It is made from what the image is

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -22,12 +22,15 @@ const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images.1");
 const CHAINS: TableDefinition<&str, &[u8]> = TableDefinition::new("chains.1");
 
 /// A layer that is unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     /// Its snapshot's number.
     pub number: u64,
     /// What it takes.
     pub usage: Usage,
+    /// The boot in which it was unpacked, until it is known to be on the disk.
+    #[serde(default)]
+    pub unsettled: Option<String>,
 }
 
 /// The open database. A second process is refused.
@@ -124,8 +127,18 @@ impl Catalogue {
 
     /// Makes a change durable.
     pub fn commit(&self, change: &Change) -> Result<()> {
+        self.write(change, Durability::Immediate)
+    }
+
+    /// Makes a change that the next [`Catalogue::commit`] makes durable: it does not wait for the disk.
+    pub fn commit_later(&self, change: &Change) -> Result<()> {
+        self.write(change, Durability::None)
+    }
+
+    fn write(&self, change: &Change, durability: Durability) -> Result<()> {
         self.run(|| {
-            let transaction = self.database.begin_write()?;
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(durability)?;
             write_table(&transaction, IMAGES, &change.images)?;
             write_table(&transaction, CHAINS, &change.chains)?;
             transaction.commit()?;

@@ -1,18 +1,31 @@
 //! Content by digest: manifests, configurations and layers as they came.
 //!
 //! ```text
-//! ROOT/images/content/sha256/HEX     verified; complete as soon as the name exists
-//! ROOT/images/ingest/…               being written; swept when the store opens
+//! ROOT/images/content/sha256/HEX     verified, and some image's or some lease's
+//! ROOT/images/ingest/HEX             being fetched, or found when the store opened: verified before it is content
+//! ROOT/images/ingest/.tmp…           being written; swept when the store opens
 //! ```
+//!
+//! A rename makes a blob content, and nothing waits for the disk: what the machine's power could tear is looked at again
+//! ([`Content::is_whole`], [`Content::doubt`]).
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
+
+/// How long a part of a blob waits for somebody who wants the rest.
+const PARTIAL_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// What is read or written at once.
+const BUFFER: usize = 128 << 10;
 
 /// The content of a store.
 pub struct Content {
@@ -20,18 +33,30 @@ pub struct Content {
     ingest: PathBuf,
 }
 
+/// A blob that is being fetched. What it has stays for the next attempt.
+pub struct Partial {
+    file: Arc<File>,
+    path: PathBuf,
+    hashing: Hashing<io::Sink>,
+}
+
 impl Content {
-    /// Below `images` (ROOT/images); sweeps what a killed process left half-written.
+    /// Below `images` (ROOT/images); sweeps what nobody will go on with.
     pub fn open(images: &Path) -> Result<Self> {
         let content = Content {
             blobs: images.join("content/sha256"),
             ingest: images.join("ingest"),
         };
-        if content.ingest.exists() {
-            fs::remove_dir_all(&content.ingest).map_err(Error::io("sweeping", &content.ingest))?;
-        }
         for dir in [&content.blobs, &content.ingest] {
             fs::create_dir_all(dir).map_err(Error::io("making", dir))?;
+        }
+        for entry in fs::read_dir(&content.ingest).map_err(Error::io("reading", &content.ingest))? {
+            let entry = entry.map_err(Error::io("reading", &content.ingest))?;
+            let age = entry.metadata().and_then(|metadata| metadata.modified());
+            let is_old = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > PARTIAL_LIFETIME));
+            if is_old || named_digest(&entry).is_none() {
+                fs::remove_file(entry.path()).map_err(Error::io("sweeping", entry.path()))?;
+            }
         }
         Ok(content)
     }
@@ -69,7 +94,7 @@ impl Content {
     ) -> Result<(Digest, u64)> {
         let temporary = self.scratch()?;
         let mut hashing = Hashing::new(reader);
-        let mut buffer = vec![0; 128 << 10];
+        let mut buffer = vec![0; BUFFER];
         loop {
             let n = match hashing.read(&mut buffer) {
                 Ok(0) => break,
@@ -84,30 +109,68 @@ impl Content {
             progress(hashing.count());
         }
         let (digest, bytes, _) = hashing.finish();
-        if let Some(expected) = expected
-            && digest != *expected
-        {
-            return Err(Error::Mismatch {
-                what: what.to_string(),
-                expected: *expected,
-                actual: digest,
-            });
-        }
+        check(what, expected.unwrap_or(&digest), &digest)?;
         keep(digest);
         let path = self.path(&digest);
-        temporary
-            .as_file()
-            .sync_data()
-            .map_err(Error::io("syncing", temporary.path()))?;
         temporary.persist(&path).map_err(|e| Error::Io {
             action: "renaming to",
-            path: path.clone(),
+            path,
             source: e.error,
         })?;
-        File::open(&self.blobs)
-            .and_then(|dir| dir.sync_all())
-            .map_err(Error::io("syncing", &self.blobs))?;
         Ok((digest, bytes))
+    }
+
+    /// Goes on with a blob of `size` bytes where the last attempt ended.
+    pub fn resume(&self, digest: &Digest, size: u64) -> Result<Partial> {
+        let path = self.ingest.join(digest.hex());
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path);
+        let file = file.map_err(Error::io("opening", &path))?;
+        if file.metadata().map_err(Error::io("opening", &path))?.len() > size {
+            file.set_len(0).map_err(Error::io("truncating", &path))?;
+        }
+        let mut hashing = Hashing::new(io::sink());
+        copy(&file, &mut hashing).map_err(Error::io("reading", &path))?;
+        Ok(Partial {
+            file: Arc::new(file),
+            path,
+            hashing,
+        })
+    }
+
+    /// Makes a whole blob content, if it is what was promised; otherwise it goes.
+    pub fn finish(&self, partial: Partial, expected: &Digest, what: &str) -> Result<()> {
+        let (digest, ..) = partial.hashing.finish();
+        if let Err(error) = check(what, expected, &digest) {
+            fs::remove_file(&partial.path).map_err(Error::io("removing", &partial.path))?;
+            return Err(error);
+        }
+        fs::rename(&partial.path, self.path(&digest)).map_err(Error::io("renaming", &partial.path))
+    }
+
+    /// Whether the blob's bytes are those that its name says.
+    pub fn is_whole(&self, digest: &Digest) -> bool {
+        let hash = || -> io::Result<Digest> {
+            let mut hashing = Hashing::new(io::sink());
+            copy(&File::open(self.path(digest))?, &mut hashing)?;
+            Ok(hashing.finish().0)
+        };
+        hash().is_ok_and(|actual| actual == *digest)
+    }
+
+    /// What is not among `needed` was being brought in when the store closed: it is content again once it is verified.
+    pub fn doubt(&self, needed: &HashSet<Digest>) -> Result<()> {
+        for (digest, _) in self.list()? {
+            if !needed.contains(&digest) {
+                let (from, to) = (self.path(&digest), self.ingest.join(digest.hex()));
+                fs::rename(&from, to).map_err(Error::io("renaming", &from))?;
+            }
+        }
+        Ok(())
     }
 
     /// A file that disappears unless it is kept.
@@ -117,23 +180,94 @@ impl Content {
 
     /// Every blob with its size.
     pub fn list(&self) -> Result<Vec<(Digest, u64)>> {
-        let failed = || Error::io("reading", &self.blobs);
-        let mut blobs = Vec::new();
-        for entry in fs::read_dir(&self.blobs).map_err(failed())? {
-            let entry = entry.map_err(failed())?;
-            if let Ok(digest) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse() {
-                blobs.push((digest, entry.metadata().map_err(failed())?.len()));
-            }
-        }
-        Ok(blobs)
+        list(&self.blobs)
+    }
+
+    /// Every blob that is being fetched, or was, with what there is of it.
+    pub fn partials(&self) -> Result<Vec<(Digest, u64)>> {
+        list(&self.ingest)
     }
 
     /// Removes a blob; a missing one is no error.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
-        let path = self.path(digest);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", &path)(e)),
-            _ => Ok(()),
+        remove(&self.path(digest))
+    }
+
+    /// Removes what there is of a blob that is not whole.
+    pub fn remove_partial(&self, digest: &Digest) -> Result<()> {
+        remove(&self.ingest.join(digest.hex()))
+    }
+
+    /// Waits until all that was written is on the disk.
+    pub fn sync(&self) -> Result<()> {
+        let dir = File::open(&self.blobs).map_err(Error::io("opening", &self.blobs))?;
+        rustix::fs::syncfs(&dir).map_err(Error::call("syncfs", &self.blobs))
+    }
+}
+
+impl Partial {
+    /// Bytes that are there.
+    pub fn bytes(&self) -> u64 {
+        self.hashing.count()
+    }
+
+    /// Where they are.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// The next bytes.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all_at(bytes, self.bytes());
+        written.map_err(Error::io("writing", &self.path))?;
+        // A sink takes all.
+        self.hashing.write_all(bytes).map_err(Error::io("hashing", &self.path))
+    }
+}
+
+fn check(what: &str, expected: &Digest, actual: &Digest) -> Result<()> {
+    match actual == expected {
+        true => Ok(()),
+        false => Err(Error::Mismatch {
+            what: what.to_string(),
+            expected: *expected,
+            actual: *actual,
+        }),
+    }
+}
+
+fn copy(mut from: &File, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => to.write_all(&buffer[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
+    }
+}
+
+fn named_digest(entry: &fs::DirEntry) -> Option<Digest> {
+    format!("sha256:{}", entry.file_name().to_string_lossy()).parse().ok()
+}
+
+fn list(dir: &Path) -> Result<Vec<(Digest, u64)>> {
+    let mut blobs = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io("reading", dir))? {
+        let entry = entry.map_err(Error::io("reading", dir))?;
+        if let Some(digest) = named_digest(&entry) {
+            // Gone meanwhile: it was just made content.
+            let Ok(metadata) = entry.metadata() else { continue };
+            blobs.push((digest, metadata.len()));
+        }
+    }
+    Ok(blobs)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", path)(e)),
+        _ => Ok(()),
     }
 }

@@ -12,7 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No image goes by this name.
-    #[error("image {name} is not in the store; `hove image import` brings one in, `hove image ls` lists what is there")]
+    #[error(
+        "image {name} is not in the store; `hove image pull` or `hove image import` brings one in, `hove image ls` lists what is there"
+    )]
     NotFound {
         /// What was asked for.
         name: String,
@@ -50,6 +52,14 @@ pub enum Error {
     SnapshotKey {
         /// The key.
         key: String,
+    },
+    /// An image can't be mounted at, or is not mounted at, a directory.
+    #[error("{} {rule}", directory.display())]
+    MountPoint {
+        /// The directory.
+        directory: PathBuf,
+        /// Why not.
+        rule: &'static str,
     },
     /// A reference that cannot be understood.
     #[error(transparent)]
@@ -94,6 +104,17 @@ pub enum Error {
         limit: u64,
         /// What is counted.
         unit: &'static str,
+    },
+    /// Images may not take so much.
+    #[error(
+        "{wanted} bytes more are needed, and images may take {limit} in all (quota_bytes of [images] in the configuration); \
+         what is there is used or pinned"
+    )]
+    Quota {
+        /// What images may take, in bytes.
+        limit: u64,
+        /// What was to be added, in bytes.
+        wanted: u64,
     },
     /// An entry of a layer that cannot be unpacked.
     #[error("{layer}: entry {entry:?}: {rule}")]

@@ -4,7 +4,8 @@
 //! of files added, changed and removed. It comes from an archive, an OCI layout or a directory, with a
 //! [name](reference). The [`Store`] keeps what came, by digest, and each layer unpacked, once, however many images and
 //! containers share it. A container gets a writable snapshot above them: an [`Overlay`], which the runtime passes on
-//! and the shim mounts inside the container's own mount namespace. Nothing is ever mounted here.
+//! and the shim mounts inside the container's own mount namespace. Mounted here is only what a person asks to look into
+//! ([`Store::mount`]).
 //!
 //! ```text
 //! ROOT/images/content/sha256/HEX     layers, configurations, manifests, as they came      [content]
@@ -25,14 +26,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod archive;
+mod arrival;
 mod catalogue;
 mod content;
 pub mod digest;
 pub mod error;
+mod export;
 mod import;
 pub mod layer;
 pub mod limits;
 mod model;
+mod mount;
 mod progress;
 pub mod reference;
 pub mod registry;
@@ -43,6 +47,7 @@ pub use digest::Digest;
 pub use error::{Error, Result};
 pub use import::Source;
 pub use model::{FsInfo, Image, ImageConfig, Layer, Overlay, Usage};
+pub use mount::Mounted;
 pub use progress::{Progress, Stage};
 pub use reference::Reference;
 pub use store::{Collected, Removed, Store};

@@ -7,6 +7,9 @@ pub const MANIFEST_BYTES: u64 = 4 << 20;
 /// Image configurations: bytes.
 pub const CONFIG_BYTES: u64 = 8 << 20;
 
+/// What a signature signs: bytes.
+pub const SIGNATURE_BYTES: u64 = 64 << 10;
+
 /// Layers per image: overlayfs stacks no more than this (fs/overlayfs/params.h, OVL_MAX_STACK).
 pub const LAYERS: usize = 500;
 
@@ -25,6 +28,8 @@ pub const SPARSE_SEGMENTS: usize = 65_536;
 /// What differs between a store of a node and a store in a test.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// What images may take on the disk, in bytes: content and unpacked layers.
+    pub store_bytes: Option<u64>,
     /// Entries per layer.
     pub entries: u64,
     /// Bytes per layer, unpacked; holes of sparse files count.
@@ -38,6 +43,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            store_bytes: None,
             entries: 4_000_000,
             unpacked_bytes: 256 << 30,
             ratio: 200,

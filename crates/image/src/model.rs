@@ -52,6 +52,17 @@ pub(crate) struct Record {
     pub digests: BTreeSet<String>,
     pub size_bytes: u64,
     pub imported_at: String,
+    /// The boot in which it came, until its content is known to be on the disk.
+    #[serde(default)]
+    pub unsettled: Option<String>,
+}
+
+impl Record {
+    /// The content of the image `id`.
+    pub fn content(&self, id: &Digest) -> impl Iterator<Item = Digest> {
+        let layers = self.layers.iter().map(|layer| layer.digest);
+        layers.chain(self.manifest).chain([*id])
+    }
 }
 
 /// The configuration of an image that Hove makes: what a Dockerfile's last lines say.

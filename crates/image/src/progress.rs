@@ -1,4 +1,4 @@
-//! How far an import is.
+//! How far an import, a pull or a push is.
 
 use crate::digest::Digest;
 
@@ -9,9 +9,13 @@ pub enum Stage {
     Storing,
     /// Its files are written.
     Unpacking,
+    /// Its bytes go to a registry.
+    Sending,
+    /// It is where it should be.
+    Ready,
 }
 
-/// How far an import is: sent many times a second. A layer that the store has already is not reported.
+/// How far a layer is: sent many times a second, for several layers side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// What is being done.

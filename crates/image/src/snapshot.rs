@@ -39,12 +39,25 @@ pub struct Writable {
     /// Its directory's number.
     #[serde(skip)]
     pub number: u64,
-    /// The container it is for.
+    /// The container it is for, or a name of the mount.
     pub key: String,
     /// The image below.
     pub image: Digest,
     /// Numbers of the layers below, topmost first.
     pub lower: Vec<u64>,
+    /// For an image that is mounted, where.
+    #[serde(default)]
+    pub mounted_at: Option<PathBuf>,
+}
+
+impl Writable {
+    /// Who uses the image: a container's id, or the directory of a mount.
+    pub fn user(&self) -> String {
+        match &self.mounted_at {
+            Some(directory) => directory.display().to_string(),
+            None => self.key.clone(),
+        }
+    }
 }
 
 impl Snapshots {
@@ -89,6 +102,11 @@ impl Snapshots {
         Some(Writable { number, ..writable })
     }
 
+    /// Where all of them are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The directory that is stacked.
     pub fn fs(&self, number: u64) -> PathBuf {
         self.dir.join(format!("{number}/fs"))
@@ -111,17 +129,19 @@ impl Snapshots {
         Ok(fs)
     }
 
-    /// Gives a layer its name, once all of it is on the disk: what the database will call unpacked must be so after
-    /// the machine's power went too.
+    /// Gives a layer its name.
     pub fn commit_layer(&self, number: u64) -> Result<()> {
         let (from, to) = (
             self.dir.join(format!(".new-{number}")),
             self.dir.join(number.to_string()),
         );
+        fs::rename(&from, &to).map_err(Error::io("renaming", &from))
+    }
+
+    /// Waits until all that was unpacked is on the disk.
+    pub fn sync(&self) -> Result<()> {
         let root = File::open(&self.dir).map_err(Error::io("opening", &self.dir))?;
-        rustix::fs::syncfs(&root).map_err(Error::call("syncfs", &self.dir))?;
-        fs::rename(&from, &to).map_err(Error::io("renaming", &from))?;
-        root.sync_all().map_err(Error::io("syncing", &self.dir))
+        rustix::fs::syncfs(&root).map_err(Error::call("syncfs", &self.dir))
     }
 
     /// Removes what `new_layer` made.

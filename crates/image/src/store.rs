@@ -1,11 +1,16 @@
 //! The store: images by name, layers unpacked once, a writable snapshot per container.
 
+mod garbage;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
 
+use crate::arrival::Arrival;
 use crate::catalogue::{Catalogue, Chain, Change, Loaded};
 use crate::content::Content;
 use crate::digest::Digest;
@@ -20,6 +25,8 @@ use crate::snapshot::{Snapshots, Writable};
 /// Hex digits of an id that may stand for the whole: fewer are more likely a typing error.
 const PREFIX_DIGITS: usize = 4;
 
+pub use garbage::Collected;
+
 /// Images on this machine. Blocking, and safe to use from many threads: only an import, a removal of files and the
 /// first preparation of a damaged image take long, and none of them holds the lock meanwhile.
 pub struct Store {
@@ -27,7 +34,7 @@ pub struct Store {
     pub(crate) limits: Limits,
     root: PathBuf,
     catalogue: Catalogue,
-    snapshots: Snapshots,
+    pub(crate) snapshots: Snapshots,
     state: Mutex<State>,
     /// A layer that another thread unpacked is ready, or failed.
     unpacked: Condvar,
@@ -41,6 +48,10 @@ struct State {
     chains: HashMap<Digest, Chain>,
     unpacking: HashSet<Digest>,
     writables: BTreeMap<String, Writable>,
+    /// Images whose content may not be on the disk yet.
+    unsettled: BTreeSet<Digest>,
+    /// Names of images that are never collected; with a star at the end, all that begin so.
+    pinned: Vec<String>,
     leases: HashMap<u64, Held>,
     next_lease: u64,
     next_snapshot: u64,
@@ -51,6 +62,14 @@ struct State {
 struct Held {
     content: HashSet<Digest>,
     chains: HashSet<Digest>,
+}
+
+/// A layer's bytes as they came.
+pub(crate) enum Bytes {
+    /// In the store.
+    Stored(File),
+    /// On their way.
+    Arriving(Arc<Arrival>),
 }
 
 /// Keeps content and layers from being collected until it is dropped.
@@ -66,17 +85,6 @@ pub struct Removed {
     pub untagged: Vec<String>,
     /// The image, when it went with its last name.
     pub deleted: Option<Digest>,
-}
-
-/// What [`Store::collect`] gave back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Blobs removed.
-    pub blobs: u64,
-    /// Unpacked layers removed.
-    pub layers: u64,
-    /// Bytes of both.
-    pub bytes: u64,
 }
 
 impl Store {
@@ -96,6 +104,12 @@ impl Store {
             images: records,
             chains,
         } = catalogue.load()?;
+        let boot = boot_id()?;
+        // What the machine's power may have torn is unpacked again from content, and content is looked at.
+        let chains: Vec<_> = chains
+            .into_iter()
+            .filter(|(_, chain)| is_settled(&chain.unsettled, boot))
+            .collect();
         let layers: HashSet<u64> = chains.iter().map(|(_, chain)| chain.number).collect();
         let (snapshots, writables, next_snapshot) =
             Snapshots::open(root.join("snapshots"), |number| layers.contains(&number))?;
@@ -112,11 +126,16 @@ impl Store {
             state.writables.insert(writable.key.clone(), writable);
         }
         for (id, record) in records {
+            if !is_settled(&record.unsettled, boot) && !record.content(&id).all(|digest| content.is_whole(&digest)) {
+                tracing::warn!(image = %id, "an image is not whole: the machine stopped when it had just come; pull it again");
+                continue;
+            }
             match load_image(&content, id, &record) {
                 Ok(image) => state.insert(image),
                 Err(error) => tracing::warn!(image = %id, %error, "image is damaged; it is ignored"),
             }
         }
+        content.doubt(&state.needed().0)?;
         Ok(Store {
             content,
             limits,
@@ -174,10 +193,8 @@ impl Store {
         }
         digests.iter().for_each(|digest| add(&mut image.digests, digest));
         updated.insert(id, image);
-        change.images = updated
-            .iter()
-            .map(|(id, image)| (*id, Some(record_of(image))))
-            .collect();
+        let record = |(id, image): (&Digest, &Image)| (*id, Some(state.record_of(image)));
+        change.images = updated.iter().map(record).collect();
         self.catalogue.commit(&change)?;
         updated.into_values().for_each(|image| state.insert(image));
         Ok(())
@@ -195,13 +212,16 @@ impl Store {
             };
             // Not durable before `name` commits it with its names.
             state.insert(nameless);
+            state.unsettled.insert(id);
         }
         if let Err(error) = self.name(&mut state, id, &tags, &digests) {
             if state.images[&id].tags.is_empty() && state.images[&id].digests.is_empty() {
                 state.images.remove(&id);
+                state.unsettled.remove(&id);
             }
             return Err(error);
         }
+        reach(sys::failpoint!("image.added"))?;
         Ok(state.images[&id].clone())
     }
 
@@ -237,13 +257,13 @@ impl Store {
                     .writables
                     .values()
                     .filter(|w| w.image == image.id)
-                    .map(|w| w.key.clone())
+                    .map(Writable::user)
                     .collect();
                 if !users.is_empty() {
                     return Err(Error::InUse { image: image.id, users });
                 }
             }
-            let record = (!deleted).then(|| record_of(&left));
+            let record = (!deleted).then(|| state.record_of(&left));
             self.catalogue.commit(&Change {
                 images: vec![(image.id, record)],
                 chains: Vec::new(),
@@ -263,68 +283,14 @@ impl Store {
         Ok(removed)
     }
 
-    /// Images that no name leads to, and that no container uses, are removed; then garbage is collected.
-    pub fn prune(&self) -> Result<(Vec<Digest>, Collected)> {
-        let pruned = {
-            let mut state = self.state();
-            let unused: Vec<_> = state
-                .images
-                .values()
-                .filter(|image| image.tags.is_empty() && image.digests.is_empty())
-                .map(|image| image.id)
-                .filter(|id| !state.writables.values().any(|writable| writable.image == *id))
-                .collect();
-            let images = unused.iter().map(|id| (*id, None)).collect();
-            self.catalogue.commit(&Change {
-                images,
-                chains: Vec::new(),
-            })?;
-            unused.iter().for_each(|id| state.forget(id));
-            unused
-        };
-        Ok((pruned, self.collect()?))
-    }
-
-    /// Removes content and layers that no image, container or import needs.
-    pub fn collect(&self) -> Result<Collected> {
-        let mut collected = Collected::default();
-        let mut state = self.state();
-        let (content, chains, numbers) = state.needed();
-        for (digest, bytes) in self.content.list()? {
-            if !content.contains(&digest) {
-                self.content.remove(&digest)?;
-                collected.blobs += 1;
-                collected.bytes += bytes;
-            }
-        }
-        let garbage: Vec<_> = state
-            .chains
-            .iter()
-            .filter(|(chain, record)| !chains.contains(chain) && !numbers.contains(&record.number))
-            .map(|(chain, record)| (*chain, *record))
-            .collect();
-        if garbage.is_empty() {
-            return Ok(collected);
-        }
-        self.catalogue.commit(&Change {
-            images: Vec::new(),
-            chains: garbage.iter().map(|(chain, _)| (*chain, None)).collect(),
-        })?;
-        state
-            .chains
-            .retain(|chain, _| !garbage.iter().any(|(gone, _)| gone == chain));
-        drop(state);
-        // Nobody finds them any more; if this is interrupted, the next start sweeps.
-        for (_, record) in garbage {
-            self.snapshots.remove(record.number)?;
-            collected.layers += 1;
-            collected.bytes += record.usage.bytes;
-        }
-        Ok(collected)
-    }
-
     /// Makes the writable snapshot `key` above an image's layers.
     pub fn prepare(&self, key: &str, image: &Digest) -> Result<Overlay> {
+        let writable = self.hold(key, image, None)?;
+        Ok(self.stacked(&writable))
+    }
+
+    /// Makes the snapshot `key`, for a container or for a mount at a directory: the image's layers are there, and stay.
+    pub(crate) fn hold(&self, key: &str, image: &Digest, mounted_at: Option<PathBuf>) -> Result<Writable> {
         check_key(key)?;
         let lease = self.lease();
         let (layers, ready) = {
@@ -344,7 +310,7 @@ impl Store {
                 .iter()
                 .all(|layer| state.chains.contains_key(&layer.chain_id));
             if !ready {
-                lease.hold(
+                lease.hold_more(
                     &mut state,
                     image.layers.iter().map(|l| l.digest),
                     image.layers.iter().map(|l| l.chain_id),
@@ -354,7 +320,7 @@ impl Store {
         };
         // A layer's record or directory can be lost (a damaged database, a hand that cleaned up): its content is here.
         if !ready {
-            self.unpack_all(&lease, &layers, &|_| {})?;
+            self.unpack_all(&lease, &layers, |layer| self.stored(layer), &|_| {})?;
         }
         let writable = {
             let mut state = self.state();
@@ -375,6 +341,7 @@ impl Store {
                 key: key.to_string(),
                 image: *image,
                 lower,
+                mounted_at,
             };
             // Reserves the key, and keeps the layers.
             state.writables.insert(key.to_string(), writable.clone());
@@ -388,7 +355,7 @@ impl Store {
             }
             return Err(error);
         }
-        Ok(self.stacked(&writable))
+        Ok(writable)
     }
 
     fn stacked(&self, writable: &Writable) -> Overlay {
@@ -413,9 +380,25 @@ impl Store {
         Ok(self.stacked(writable))
     }
 
-    /// Keys of all writable snapshots.
+    /// Keys of the containers' snapshots.
     pub fn snapshots(&self) -> Vec<String> {
-        self.state().writables.keys().cloned().collect()
+        let state = self.state();
+        let containers = state
+            .writables
+            .values()
+            .filter(|writable| writable.mounted_at.is_none());
+        containers.map(|writable| writable.key.clone()).collect()
+    }
+
+    /// The snapshots that hold mounted images.
+    pub(crate) fn mounted(&self) -> Vec<Writable> {
+        let state = self.state();
+        state
+            .writables
+            .values()
+            .filter(|writable| writable.mounted_at.is_some())
+            .cloned()
+            .collect()
     }
 
     /// Removes a writable snapshot, which no process may be using any more. A missing one is no error.
@@ -456,7 +439,7 @@ impl Store {
             }
             (images, state.writables.keys().cloned().collect::<Vec<_>>())
         };
-        for (_, bytes) in self.content.list()? {
+        for (_, bytes) in self.content.list()?.into_iter().chain(self.content.partials()?) {
             images.bytes += bytes;
             images.inodes += 1;
         }
@@ -488,28 +471,47 @@ impl Store {
         Lease { store: self, number }
     }
 
-    /// Unpacks those of an image's layers, from the bottom up, that are not yet; their content must be in the store.
-    pub(crate) fn unpack_all(&self, lease: &Lease<'_>, layers: &[Layer], progress: &dyn Fn(&Progress)) -> Result<()> {
+    /// A layer's bytes, which are in the store.
+    pub(crate) fn stored(&self, layer: &Layer) -> Result<Bytes> {
+        Ok(Bytes::Stored(self.content.read(&layer.digest)?))
+    }
+
+    /// Unpacks those of an image's layers, from the bottom up, that are not yet; `open` gives a layer's bytes.
+    pub(crate) fn unpack_all(
+        &self,
+        lease: &Lease<'_>,
+        layers: &[Layer],
+        open: impl Fn(&Layer) -> Result<Bytes>,
+        progress: &dyn Fn(&Progress),
+    ) -> Result<()> {
         let mut lower: Vec<PathBuf> = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
             lease.keep([], [layer.chain_id]);
-            let number = self.unpack_once(layer, &lower, &|done| {
+            let report = |stage, done_bytes| {
                 progress(&Progress {
-                    stage: Stage::Unpacking,
+                    stage,
                     layer: index + 1,
                     layers: layers.len(),
                     digest: layer.digest,
-                    done_bytes: done,
+                    done_bytes,
                     total_bytes: layer.size_bytes,
                 });
-            })?;
+            };
+            let number = self.unpack_once(layer, &lower, &open, &|done| report(Stage::Unpacking, done))?;
+            report(Stage::Ready, layer.size_bytes);
             lower.insert(0, self.snapshots.fs(number));
         }
         Ok(())
     }
 
     /// The snapshot of a layer above `lower`. Where another thread is unpacking it, waits for that one.
-    fn unpack_once(&self, layer: &Layer, lower: &[PathBuf], progress: &dyn Fn(u64)) -> Result<u64> {
+    fn unpack_once(
+        &self,
+        layer: &Layer,
+        lower: &[PathBuf],
+        open: impl Fn(&Layer) -> Result<Bytes>,
+        progress: &dyn Fn(u64),
+    ) -> Result<u64> {
         let number = {
             let mut state = self.state();
             loop {
@@ -522,15 +524,22 @@ impl Store {
                 state = self.unpacked.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         };
-        let result = self.unpack(number, layer, lower, progress);
+        let result = open(layer).and_then(|bytes| self.unpack(number, layer, bytes, lower, progress));
         let mut state = self.state();
         let result = result.and_then(|usage| {
-            let chain = Chain { number, usage };
-            self.catalogue.commit(&Change {
+            self.check_room(&state, usage.bytes)?;
+            let chain = Chain {
+                number,
+                usage,
+                unsettled: Some(boot_id()?.to_string()),
+            };
+            // On the disk with the image, whose commit waits for it. Before that nobody misses it.
+            self.catalogue.commit_later(&Change {
                 images: Vec::new(),
-                chains: vec![(layer.chain_id, Some(chain))],
+                chains: vec![(layer.chain_id, Some(chain.clone()))],
             })?;
             state.chains.insert(layer.chain_id, chain);
+            reach(sys::failpoint!("image.layer.recorded"))?;
             Ok(number)
         });
         state.unpacking.remove(&layer.chain_id);
@@ -549,11 +558,26 @@ impl Store {
         result
     }
 
-    fn unpack(&self, number: u64, layer: &Layer, lower: &[PathBuf], progress: &dyn Fn(u64)) -> Result<Usage> {
+    fn unpack(
+        &self,
+        number: u64,
+        layer: &Layer,
+        bytes: Bytes,
+        lower: &[PathBuf],
+        progress: &dyn Fn(u64),
+    ) -> Result<Usage> {
         let name = format!("layer {}", layer.digest);
-        let blob = self.content.read(&layer.digest)?;
         let fs = self.snapshots.new_layer(number)?;
-        let unpacked = layer::unpack(blob, &name, &fs, lower, &self.limits, progress)?;
+        let (stream, arrival): (Box<dyn Read>, _) = match bytes {
+            Bytes::Stored(file) => (Box::new(file), None),
+            Bytes::Arriving(arrival) => (Box::new(arrival.follow()), Some(arrival)),
+        };
+        let unpacked = layer::unpack(stream, &name, &fs, lower, &self.limits, progress);
+        if let (Err(Error::Malformed { .. }), Some(arrival)) = (&unpacked, &arrival) {
+            // What is damaged or forged looks so. Whether it was is known when all of it is there.
+            arrival.wait().map_err(|e| Error::malformed(&name, "content", e))?;
+        }
+        let unpacked = unpacked?;
         if unpacked.diff_id != layer.diff_id {
             let (expected, actual) = (layer.diff_id, unpacked.diff_id);
             return Err(Error::Mismatch {
@@ -562,18 +586,53 @@ impl Store {
                 actual,
             });
         }
+        if let Some(arrival) = arrival {
+            arrival.wait().map_err(|e| Error::malformed(&name, "content", e))?;
+        }
+        reach(sys::failpoint!("image.layer.unpacked"))?;
         self.snapshots.commit_layer(number)?;
         self.snapshots.usage(number)
+    }
+
+    /// Waits until what has come is on the disk, and records that it is: until then, the machine's power could tear it. Takes
+    /// as long as the disk does; nobody needs to wait for it.
+    pub fn settle(&self) -> Result<()> {
+        let (images, chains) = {
+            let state = self.state();
+            let fresh = |(id, chain): (&Digest, &Chain)| chain.unsettled.is_some().then_some(*id);
+            let chains: Vec<_> = state.chains.iter().filter_map(fresh).collect();
+            (state.unsettled.clone(), chains)
+        };
+        if images.is_empty() && chains.is_empty() {
+            return Ok(());
+        }
+        self.content.sync()?;
+        self.snapshots.sync()?;
+        let mut state = self.state();
+        state.unsettled.retain(|id| !images.contains(id));
+        let mut change = Change::default();
+        for id in images {
+            let record = state.images.get(&id).map(|image| state.record_of(image));
+            change.images.extend(record.map(|record| (id, Some(record))));
+        }
+        for id in chains {
+            if let Some(chain) = state.chains.get_mut(&id) {
+                chain.unsettled = None;
+                change.chains.push((id, Some(chain.clone())));
+            }
+        }
+        self.catalogue.commit(&change)?;
+        reach(sys::failpoint!("image.settled"))
     }
 }
 
 impl Lease<'_> {
     /// Keeps these until the lease is dropped.
     pub(crate) fn keep(&self, content: impl IntoIterator<Item = Digest>, chains: impl IntoIterator<Item = Digest>) {
-        self.hold(&mut self.store.state(), content, chains);
+        self.hold_more(&mut self.store.state(), content, chains);
     }
 
-    fn hold(
+    fn hold_more(
         &self,
         state: &mut State,
         content: impl IntoIterator<Item = Digest>,
@@ -604,6 +663,23 @@ impl State {
     fn forget(&mut self, id: &Digest) {
         self.names.retain(|_, named| named != id);
         self.images.remove(id);
+    }
+
+    /// What the database keeps of an image.
+    fn record_of(&self, image: &Image) -> Record {
+        Record {
+            manifest: image.manifest,
+            layers: image.layers.clone(),
+            tags: BTreeSet::from_iter(image.tags.iter().cloned()),
+            digests: BTreeSet::from_iter(image.digests.iter().cloned()),
+            size_bytes: image.size_bytes,
+            imported_at: image.imported_at.clone(),
+            unsettled: self
+                .unsettled
+                .get(&image.id)
+                .and_then(|_| boot_id().ok())
+                .map(str::to_string),
+        }
     }
 
     fn take_number(&mut self) -> u64 {
@@ -653,27 +729,11 @@ impl State {
             }),
         }
     }
+}
 
-    /// Content, chains and snapshot numbers that something stands on.
-    fn needed(&self) -> (HashSet<Digest>, HashSet<Digest>, HashSet<u64>) {
-        let (mut content, mut chains) = (HashSet::new(), HashSet::new());
-        for image in self.images.values() {
-            content.insert(image.id);
-            content.extend(image.manifest);
-            content.extend(image.layers.iter().map(|layer| layer.digest));
-            chains.extend(image.layers.iter().map(|layer| layer.chain_id));
-        }
-        for held in self.leases.values() {
-            content.extend(&held.content);
-            chains.extend(&held.chains);
-        }
-        let numbers = self
-            .writables
-            .values()
-            .flat_map(|writable| writable.lower.iter().copied())
-            .collect();
-        (content, chains, numbers)
-    }
+/// A failpoint's order as the store's own failure.
+pub(crate) fn reach(point: sys::Result<()>) -> Result<()> {
+    point.map_err(|e| Error::io("reaching a failpoint in", "the store")(e.into()))
 }
 
 fn add(names: &mut Vec<String>, name: &str) {
@@ -691,15 +751,13 @@ fn check_key(key: &str) -> Result<()> {
     }
 }
 
-fn record_of(image: &Image) -> Record {
-    Record {
-        manifest: image.manifest,
-        layers: image.layers.clone(),
-        tags: BTreeSet::from_iter(image.tags.iter().cloned()),
-        digests: BTreeSet::from_iter(image.digests.iter().cloned()),
-        size_bytes: image.size_bytes,
-        imported_at: image.imported_at.clone(),
-    }
+/// Whether what was recorded in the boot `unsettled` (or is on the disk anyway) is whole in this one.
+fn is_settled(unsettled: &Option<String>, boot: &str) -> bool {
+    unsettled.as_deref().is_none_or(|then| then == boot)
+}
+
+fn boot_id() -> Result<&'static str> {
+    record::boot_id().map_err(|e| Error::io("reading", "/proc/sys/kernel/random/boot_id")(io::Error::other(e)))
 }
 
 fn load_image(content: &Content, id: Digest, record: &Record) -> Result<Image> {

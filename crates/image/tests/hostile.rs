@@ -487,6 +487,7 @@ fn bombs_end_at_their_limits() {
         unpacked_bytes: 1 << 20,
         ratio: 50,
         ratio_floor_bytes: 1 << 16,
+        ..Limits::default()
     };
     let try_it = |bytes: &[u8]| {
         unpack(bytes, "layer", dir.path(), &[], &limits, |_| {})

@@ -1,269 +1,22 @@
-//! Pulls from Debian's docker-registry, and from a server that behaves as badly as it is told to.
+//! Pulls and pushes: Debian's docker-registry, and a server that behaves as badly as it is told to.
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use futures_util::stream;
-use image::registry::{Config, Credentials, Error, Registries};
-use image::{Digest, Image, ImageConfig, Reference, Store};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::registry::{Credentials, Error, Trust, TrustRule, Verdict};
+use image::{Digest, Reference, Source, Store, limits::Limits};
+use support::registry::{DockerRegistry, Manners, Node, Server, archive};
+use support::shell;
 use tokio::net::TcpListener;
-
-/// Long enough for a machine that is busy with other things.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A store, and its way to registries.
-struct Node {
-    dir: tempfile::TempDir,
-    store: Arc<Store>,
-    registries: Arc<Registries>,
-}
-
-impl Node {
-    fn new() -> Node {
-        Node::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut Config)) -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&dir.path().join("root")).unwrap());
-        let mut config = Config {
-            hosts_dirs: vec![dir.path().join("certs.d")],
-            docker_config: Some(dir.path().join("config.json")),
-            stall: LIMIT,
-            ..Config::default()
-        };
-        change(&mut config);
-        Node {
-            registries: Registries::new(store.clone(), config),
-            store,
-            dir,
-        }
-    }
-
-    async fn pull(&self, name: &str) -> Result<Arc<Image>, Error> {
-        self.pull_as(name, None).await
-    }
-
-    async fn pull_as(&self, name: &str, credentials: Option<Credentials>) -> Result<Arc<Image>, Error> {
-        let reference: Reference = name.parse().unwrap();
-        let pull = self.registries.pull(&reference, credentials, |_| {});
-        tokio::time::timeout(LIMIT, pull)
-            .await
-            .expect("the pull takes too long")
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.dir.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-}
-
-/// An image with two layers' worth of bytes: its store has the blobs that a registry would serve.
-fn an_image(dir: &Path) -> (Store, Arc<Image>) {
-    let files = dir.join("files");
-    std::fs::create_dir(&files).unwrap();
-    std::fs::write(files.join("hello"), "hello\n").unwrap();
-    let noise: Vec<u8> = (0..600_000_u32)
-        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
-        .collect();
-    std::fs::write(files.join("noise"), noise).unwrap();
-    // The same image each time.
-    for path in ["hello", "noise", "."] {
-        let file = std::fs::File::open(files.join(path)).unwrap();
-        file.set_modified(std::time::UNIX_EPOCH).unwrap();
-    }
-    let store = Store::open(&dir.join("source")).unwrap();
-    let reference = "example.org/app:1".parse().unwrap();
-    let image = store
-        .import_rootfs(&files, &reference, &ImageConfig::default())
-        .unwrap();
-    (store, image)
-}
-
-/// How a server behaves.
-#[derive(Default, Clone, Copy)]
-struct Manners {
-    /// A layer's connection breaks after so many bytes.
-    breaks_after: Option<usize>,
-    ignores_ranges: bool,
-    /// A layer's bytes stop coming.
-    stalls: bool,
-    /// A layer is another one than was promised.
-    lies: bool,
-    /// Who asks must show a token of the name and the password `me`, `secret`.
-    wants_token: bool,
-}
-
-/// A registry that serves one image.
-struct Server {
-    address: String,
-    seen: Arc<Seen>,
-}
-
-#[derive(Default)]
-struct Seen {
-    layers: AtomicUsize,
-    ranges: AtomicUsize,
-    authorizations: Mutex<Vec<String>>,
-}
-
-#[derive(Clone)]
-struct Shelf {
-    blobs: Arc<HashMap<String, Bytes>>,
-    manifest: Digest,
-    layer: Digest,
-    manners: Manners,
-    address: String,
-    seen: Arc<Seen>,
-}
-
-impl Server {
-    async fn start(manners: Manners) -> Server {
-        let dir = tempfile::tempdir().unwrap();
-        let (_store, image) = an_image(dir.path());
-        let content = dir.path().join("source/images/content/sha256");
-        let blobs = std::fs::read_dir(content).unwrap().map(|entry| {
-            let entry = entry.unwrap();
-            let digest = format!("sha256:{}", entry.file_name().into_string().unwrap());
-            (digest, Bytes::from(std::fs::read(entry.path()).unwrap()))
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let seen = Arc::new(Seen::default());
-        let shelf = Shelf {
-            blobs: Arc::new(blobs.collect()),
-            manifest: image.manifest.unwrap(),
-            layer: image.layers[0].digest,
-            manners,
-            address: address.clone(),
-            seen: seen.clone(),
-        };
-        let router = Router::new()
-            .route("/token", get(token))
-            .fallback(content_of)
-            .with_state(shelf);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Server { address, seen }
-    }
-
-    fn image(&self) -> String {
-        format!("{}/app:1", self.address)
-    }
-}
-
-async fn token(
-    State(shelf): State<Shelf>,
-    Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-) -> Response {
-    let shown = headers
-        .get(header::AUTHORIZATION)
-        .map(|value| value.to_str().unwrap().to_owned());
-    shelf.seen.authorizations.lock().unwrap().extend(shown.clone());
-    // The base64 of me:secret.
-    if shown.as_deref() != Some("Basic bWU6c2VjcmV0") || query["scope"] != "repository:app:pull" {
-        let body = r#"{"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]}"#;
-        return (StatusCode::UNAUTHORIZED, body).into_response();
-    }
-    r#"{"token": "the-token"}"#.into_response()
-}
-
-async fn content_of(State(shelf): State<Shelf>, request: Request) -> Response {
-    let header = |name| {
-        request
-            .headers()
-            .get(name)
-            .map(|value| value.to_str().unwrap().to_owned())
-    };
-    if shelf.manners.wants_token && header(header::AUTHORIZATION).as_deref() != Some("Bearer the-token") {
-        let address = &shelf.address;
-        let challenge = format!(r#"Bearer realm="http://{address}/token",service="here",scope="repository:app:pull""#);
-        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
-    }
-    shelf
-        .seen
-        .authorizations
-        .lock()
-        .unwrap()
-        .extend(header(header::AUTHORIZATION));
-    let name = match request
-        .uri()
-        .path()
-        .strip_prefix("/v2/app/")
-        .unwrap_or_default()
-        .split_once('/')
-    {
-        Some(("manifests", "1")) => shelf.manifest.to_string(),
-        Some(("manifests" | "blobs", digest)) => digest.to_owned(),
-        _ => String::new(),
-    };
-    let Some(bytes) = shelf.blobs.get(&name).cloned() else {
-        let body = r#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown to this server"}]}"#;
-        return (StatusCode::NOT_FOUND, body).into_response();
-    };
-    if name != shelf.layer.to_string() {
-        return bytes.into_response();
-    }
-    shelf.seen.layers.fetch_add(1, Ordering::SeqCst);
-    if shelf.manners.lies {
-        return vec![7; bytes.len()].into_response();
-    }
-    let asked = header(header::RANGE);
-    let from: usize = asked.as_deref().map_or(0, |range| {
-        shelf.seen.ranges.fetch_add(1, Ordering::SeqCst);
-        range
-            .trim_start_matches("bytes=")
-            .trim_end_matches('-')
-            .parse()
-            .unwrap()
-    });
-    let (status, from) = match shelf.manners.ignores_ranges {
-        true => (StatusCode::OK, 0),
-        false if from > 0 => (StatusCode::PARTIAL_CONTENT, from),
-        false => (StatusCode::OK, 0),
-    };
-    // A later attempt gives more, so that a pull ends.
-    let attempts = shelf.seen.layers.load(Ordering::SeqCst);
-    let end = match shelf.manners.breaks_after {
-        Some(part) => bytes.len().min(match shelf.manners.ignores_ranges {
-            true => part * attempts,
-            false => from + part,
-        }),
-        None => bytes.len(),
-    };
-    let parts = vec![Ok(bytes.slice(from..end))];
-    let body = if shelf.manners.stalls {
-        Body::from_stream(stream::iter(vec![Ok::<_, std::io::Error>(bytes.slice(..10))]).chain_pending())
-    } else if end < bytes.len() {
-        let broken = Err(std::io::Error::other("broken off"));
-        Body::from_stream(stream::iter(parts.into_iter().chain([broken])))
-    } else {
-        Body::from_stream(stream::iter(parts))
-    };
-    (status, body).into_response()
-}
-
-/// A stream that never ends.
-trait ChainPending: futures_util::Stream + Sized {
-    fn chain_pending(self) -> impl futures_util::Stream<Item = Self::Item> {
-        futures_util::StreamExt::chain(self, stream::pending())
-    }
-}
-
-impl<S: futures_util::Stream> ChainPending for S {}
 
 #[tokio::test]
 async fn a_connection_that_breaks_is_taken_up_where_it_broke() {
@@ -384,112 +137,6 @@ async fn what_is_not_there_is_said_in_the_servers_words() {
     assert!(nobody.to_string().contains("refused"), "{nobody}");
 }
 
-/// Debian's docker-registry, on a port of its own; it ends with the test.
-struct DockerRegistry {
-    process: Child,
-    address: String,
-    _dir: tempfile::TempDir,
-}
-
-impl DockerRegistry {
-    /// `None`, and a word about it, where it is not installed.
-    async fn start(auth: &str) -> Option<DockerRegistry> {
-        if !Path::new("/usr/bin/docker-registry").exists() || !Path::new("/usr/bin/skopeo").exists() {
-            println!("SKIPPED: needs Debian's docker-registry and skopeo");
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let address = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string();
-        let config = dir.path().join("config.yml");
-        let storage = dir.path().join("registry");
-        // bcrypt of “correct horse”.
-        std::fs::write(
-            dir.path().join("htpasswd"),
-            "me:$2b$04$0vO6sMKduUFOqdwNK8twEuBpi507VTxA7iYNl/eNizT6apnpj5MqC\n",
-        )
-        .unwrap();
-        let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n{}",
-            storage.display(),
-            auth.replace("DIR", &dir.path().display().to_string())
-        );
-        std::fs::write(&config, text).unwrap();
-        let process = Command::new("/usr/bin/docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let registry = DockerRegistry {
-            process,
-            address,
-            _dir: dir,
-        };
-        let listens = async {
-            while tokio::net::TcpStream::connect(&registry.address).await.is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(LIMIT, listens)
-            .await
-            .expect("docker-registry does not listen");
-        Some(registry)
-    }
-
-    fn push(&self, archive: &Path, name: &str, extra: &[&str]) {
-        let pushed = Command::new("/usr/bin/skopeo")
-            .args(["copy", "--quiet", "--dest-tls-verify=false", "--insecure-policy"])
-            .args(extra)
-            .arg(format!("docker-archive:{}", archive.display()))
-            .arg(format!("docker://{}/{name}", self.address))
-            .output()
-            .unwrap();
-        assert!(pushed.status.success(), "{pushed:?}");
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// An archive as `docker save` writes it.
-fn archive(dir: &Path) -> PathBuf {
-    let (store, image) = an_image(dir);
-    let layer = std::fs::read(
-        dir.join("source/images/content/sha256")
-            .join(image.layers[0].digest.hex()),
-    )
-    .unwrap();
-    drop(store);
-    let files = dir.join("layer.tar");
-    std::fs::write(&files, layer).unwrap();
-    let path = dir.join("image.tar");
-    let config = br#"{"architecture":"amd64","os":"linux","config":{"Cmd":["/hello"]},"rootfs":{"type":"layers","diff_ids":["DIFF"]}}"#;
-    let config = String::from_utf8_lossy(config).replace("DIFF", &image.layers[0].diff_id.to_string());
-    let manifest = r#"[{"Config":"config.json","RepoTags":["example.org/app:1"],"Layers":["layer.tar"]}]"#;
-    let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
-    for (name, bytes) in [
-        ("config.json", config.as_bytes()),
-        ("manifest.json", manifest.as_bytes()),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, bytes).unwrap();
-    }
-    tar.append_path_with_name(&files, "layer.tar").unwrap();
-    tar.finish().unwrap();
-    path
-}
-
 #[tokio::test]
 async fn images_come_from_a_real_registry() {
     let Some(registry) = DockerRegistry::start("").await else {
@@ -555,4 +202,277 @@ async fn a_real_registry_wants_a_password() {
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
     node.pull_as(&name, with("correct horse")).await.unwrap();
+}
+
+fn password(password: &str) -> Option<Credentials> {
+    Some(Credentials::Password {
+        name: "me".to_owned(),
+        password: password.to_owned(),
+    })
+}
+
+#[tokio::test]
+async fn what_is_pushed_is_what_is_pulled() {
+    let auth = "auth: {htpasswd: {realm: here, path: DIR/htpasswd}}\n";
+    let Some(registry) = DockerRegistry::start(auth).await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let from = Node::new();
+    let image = from.store.import(Source::Archive(archive(dir.path())), None, &|_| {});
+    let image = image.unwrap().remove(0);
+    let name = |path: &str| -> Reference { format!("{}/{path}", registry.address).parse().unwrap() };
+    let denied = from.registries.push(&image, &name("team/app:1"), None, |_| {}).await;
+    assert!(matches!(denied, Err(Error::Denied { .. })), "{denied:?}");
+    let mut reports = Vec::new();
+    let to = name("team/app:1");
+    let pushed = from
+        .registries
+        .push(&image, &to, password("correct horse"), |report| reports.push(*report));
+    let pushed = pushed.await.unwrap();
+    assert!(reports.iter().any(|report| report.stage == image::Stage::Ready));
+
+    let to = Node::new();
+    let pulled = to
+        .pull_as(&name("team/app:1").to_string(), password("correct horse"))
+        .await
+        .unwrap();
+    assert_eq!((pulled.id, pulled.manifest), (image.id, Some(pushed)));
+    assert_eq!(pulled.digests, [name("team/app:1").with_digest(&pushed)]);
+    // Back under other names: the same bytes, which the registry need not be sent again.
+    for other in ["team/copy:2", "team/app:3"] {
+        let again = to
+            .registries
+            .push(&pulled, &name(other), password("correct horse"), |_| {})
+            .await;
+        assert_eq!(again.unwrap(), pushed);
+    }
+    let by_digest = name(&format!("team/app@{}", Digest::of(b"another")));
+    let refused = to
+        .registries
+        .push(&pulled, &by_digest, password("correct horse"), |_| {})
+        .await;
+    assert!(refused.unwrap_err().to_string().contains(&pushed.to_string()));
+}
+
+#[tokio::test]
+async fn where_a_server_sends_us_on_nobody_learns_who_we_are() {
+    let other = Server::start(Manners::default()).await;
+    let server = Server::start(Manners {
+        redirects_to: Some(other.address.parse().unwrap()),
+        wants_token: true,
+        ..Manners::default()
+    })
+    .await;
+    let node = Node::new();
+    let hosts = format!(
+        "server = \"http://{0}\"\n[host.\"http://{0}\"]\n[host.\"http://{0}\".header]\nx-secret = \"hunter2\"\n",
+        server.address
+    );
+    node.write(&format!("certs.d/{}/hosts.toml", server.address), &hosts);
+    // The host of the file is a mirror, which has credentials of its own.
+    let auths = format!(r#"{{"auths": {{"{}": {{"auth": "bWU6c2VjcmV0"}}}}}}"#, server.address);
+    node.write("config.json", &auths);
+    node.pull(&server.image()).await.unwrap();
+    let seen = server.seen.authorizations.lock().unwrap().clone();
+    assert!(
+        seen.contains(&"Bearer the-token".to_owned()) && seen.contains(&"hunter2".to_owned()),
+        "{seen:?}"
+    );
+    assert_eq!(other.seen.layers.load(Ordering::SeqCst), 1);
+    assert!(other.seen.authorizations.lock().unwrap().is_empty());
+}
+
+/// Set for a test that runs again as a child: `ROOT IMAGE`, to be pulled there.
+const CHILD: &str = "HOVE_IMAGE_TEST_PULL";
+
+/// Not a test: what the killed child does.
+#[tokio::test]
+async fn child() {
+    let Ok(task) = std::env::var(CHILD) else { return };
+    let (root, image) = task.split_once(' ').unwrap();
+    let store = std::sync::Arc::new(Store::open(Path::new(root)).unwrap());
+    let registries = image::registry::Registries::new(store.clone(), Default::default());
+    registries.pull(&image.parse().unwrap(), None, |_| {}).await.unwrap();
+    store.settle().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_was_killed_anywhere_is_taken_up() {
+    let server = Server::start(Manners::default()).await;
+    let mut killed = 0;
+    for point in sys::failpoint::IMAGE_POINTS {
+        for count in [1, 4] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("root");
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "child"])
+                .env(CHILD, format!("{} {}", root.display(), server.image()))
+                .env(sys::failpoint::VARIABLE, format!("{point}@{count}=kill"))
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+            if child.success() {
+                assert_eq!(count, 4, "nobody comes by {point}");
+                continue;
+            }
+            assert_eq!(child.signal(), Some(9));
+            killed += 1;
+            let ranges = server.seen.ranges.load(Ordering::SeqCst);
+            let layers = server.seen.layers.load(Ordering::SeqCst);
+            let node = Node::at(dir, |_| {});
+            for image in node.store.list() {
+                let overlay = node.store.prepare("seen", &image.id).unwrap();
+                assert_eq!(
+                    std::fs::read(overlay.lower[0].join("hello")).unwrap(),
+                    b"hello\n",
+                    "{point}"
+                );
+                node.store.remove_snapshot("seen").unwrap();
+            }
+            let image = node.pull(&server.image()).await.unwrap();
+            let overlay = node.store.prepare("c", &image.id).unwrap();
+            assert_eq!(
+                std::fs::read(overlay.lower[0].join("hello")).unwrap(),
+                b"hello\n",
+                "{point}"
+            );
+            if *point == "image.blob.part" {
+                assert_eq!(
+                    server.seen.ranges.load(Ordering::SeqCst),
+                    ranges + 1,
+                    "it goes on where it was"
+                );
+            } else {
+                assert_eq!(
+                    server.seen.layers.load(Ordering::SeqCst),
+                    layers,
+                    "{point}: what was there is used"
+                );
+            }
+            node.store.remove_snapshot("c").unwrap();
+            node.store.remove(&server.image(), false).unwrap();
+            assert_eq!(node.store.fs_info().unwrap().images.inodes, 0, "nothing leaks");
+        }
+    }
+    assert!(killed >= 7, "{killed}");
+}
+
+#[tokio::test]
+async fn images_take_no_more_than_they_may() {
+    let server = Server::start(Manners::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let open = |store_bytes| {
+        let limits = Limits {
+            store_bytes: Some(store_bytes),
+            ..Limits::default()
+        };
+        std::sync::Arc::new(Store::with_limits(&dir.path().join(store_bytes.to_string()), limits).unwrap())
+    };
+    // The layer has 2.4 MB, and takes as much again when it is unpacked.
+    for (quota, fits) in [(1_000_000, false), (3_000_000, false), (6_000_000, true)] {
+        let store = open(quota);
+        let registries = image::registry::Registries::new(store.clone(), Default::default());
+        let pulled = registries.pull(&server.image().parse().unwrap(), None, |_| {}).await;
+        match pulled {
+            Ok(image) => {
+                assert!(fits, "{quota}");
+                // Another one takes the place of what nothing uses, and never of what is pinned or used.
+                let other = dir.path().join("other");
+                std::fs::create_dir(&other).unwrap();
+                std::fs::write(other.join("file"), vec![7; 2_000_000]).unwrap();
+                let again = || store.import_rootfs(&other, &"localhost/other:1".parse().unwrap(), &Default::default());
+                store.pin(&[format!("{}/*", server.address)]);
+                assert!(again().unwrap_err().to_string().contains("quota_bytes"));
+                store.pin(&[]);
+                store.prepare("c", &image.id).unwrap();
+                assert!(again().is_err());
+                store.remove_snapshot("c").unwrap();
+                again().unwrap();
+                assert_eq!(store.list().len(), 1);
+            }
+            Err(error) => {
+                assert!(!fits && error.to_string().contains("quota_bytes"), "{quota}: {error}");
+                assert!(store.list().is_empty());
+                assert_eq!(store.fs_info().unwrap().images.inodes, 0, "the space is given back");
+            }
+        }
+    }
+}
+
+/// Signs an image of `registry` as cosign does it, with openssl's hands.
+fn sign(registry: &DockerRegistry, dir: &Path, image: &Digest, claimed: &Digest, key: &str) {
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":""}},"image":{{"docker-manifest-digest":"{claimed}"}},"type":"cosign container image signature"}},"optional":null}}"#
+    );
+    std::fs::write(dir.join("payload"), &payload).unwrap();
+    shell(&format!(
+        "cd {} && openssl dgst -sha256 -sign {key}.pem -out signature payload",
+        dir.display()
+    ));
+    let signature = STANDARD.encode(std::fs::read(dir.join("signature")).unwrap());
+    let put = |path: &str, kind: &str, bytes: &[u8]| {
+        std::fs::write(dir.join("body"), bytes).unwrap();
+        let base = format!("http://{}/v2/team/app", registry.address);
+        let script = match path {
+            "blob" => format!(
+                "cd {} && to=$(curl -sf -X POST -D - -o /dev/null {base}/blobs/uploads/ | tr -d '\\r' | sed -n 's/^Location: //p') && \
+                 curl -sf -X PUT -H 'Content-Type: application/octet-stream' --data-binary @body \"$to&digest={}\"",
+                dir.display(),
+                Digest::of(bytes)
+            ),
+            path => format!(
+                "cd {} && curl -sf -X PUT -H 'Content-Type: {kind}' --data-binary @body {base}/manifests/{path}",
+                dir.display()
+            ),
+        };
+        shell(&script);
+    };
+    put("blob", "", payload.as_bytes());
+    put("blob", "", b"{}");
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"{}"}},"layers":[{{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":{},"digest":"{}","annotations":{{"dev.cosignproject.cosign/signature":"{signature}"}}}}]}}"#,
+        Digest::of(b"{}"),
+        payload.len(),
+        Digest::of(payload.as_bytes())
+    );
+    let tag = format!("sha256-{}.sig", image.hex());
+    put(&tag, "application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_come_in_with_the_signatures_that_are_required() {
+    let Some(registry) = DockerRegistry::start("").await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    shell(&format!(
+        "cd {} && for key in ours theirs; do openssl ecparam -genkey -name prime256v1 -noout -out $key.pem && \
+         openssl ec -in $key.pem -pubout -out $key.pub; done",
+        dir.path().display()
+    ));
+    registry.push(&archive(dir.path()), "team/app:1", &["--format=oci"]);
+    let name = format!("{}/team/app:1", registry.address);
+    let node = |rule: Verdict| {
+        let keys = match rule {
+            Verdict::Require => vec![dir.path().join("ours.pub")],
+            _ => Vec::new(),
+        };
+        let scope = format!("{}/team", registry.address);
+        Node::with(|config| config.trust = Trust::read(&[TrustRule { scope, rule, keys }]).unwrap())
+    };
+    let image = node(Verdict::Allow).pull(&name).await.unwrap();
+    let manifest = image.manifest.unwrap();
+    let refused = |result: Result<_, Error>, words: &str| match result {
+        Err(error @ Error::Untrusted { .. }) => assert!(error.to_string().contains(words), "{error}"),
+        other => panic!("{other:?}"),
+    };
+    refused(node(Verdict::Refuse).pull(&name).await, "refused on this node");
+    refused(node(Verdict::Require).pull(&name).await, "it is not signed");
+    sign(&registry, dir.path(), &manifest, &manifest, "theirs");
+    refused(node(Verdict::Require).pull(&name).await, "none of the keys");
+    sign(&registry, dir.path(), &manifest, &Digest::of(b"another"), "ours");
+    refused(node(Verdict::Require).pull(&name).await, "has signed another image");
+    sign(&registry, dir.path(), &manifest, &manifest, "ours");
+    assert_eq!(node(Verdict::Require).pull(&name).await.unwrap().id, image.id);
 }

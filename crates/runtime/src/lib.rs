@@ -120,6 +120,11 @@ impl Runtime {
         self.node.notices.subscribe()
     }
 
+    /// The way to other machines' images: its pulls are shared with those of PullImage.
+    pub fn registries(&self) -> Arc<Registries> {
+        self.node.registries.clone()
+    }
+
     /// Where clients of Exec, Attach and PortForward are sent from now on. The first call counts.
     pub fn set_streaming_urls(&self, urls: Arc<dyn StreamingUrls>) {
         let _ = self.node.streaming.set(urls);

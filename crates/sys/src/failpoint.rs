@@ -126,6 +126,16 @@ pub const POINTS: &[&str] = &[
     "shim.stop.ended",
 ];
 
+/// The points of an image's way into the store. The crash tests of images go through them.
+pub const IMAGE_POINTS: &[&str] = &[
+    "image.blob.part",
+    "image.blob.whole",
+    "image.layer.unpacked",
+    "image.layer.recorded",
+    "image.added",
+    "image.settled",
+];
+
 /// Reaches the point `$name`: `Ok` unless a test has ordered otherwise.
 #[macro_export]
 macro_rules! failpoint {
@@ -144,11 +154,15 @@ macro_rules! failpoint {
     }};
 }
 
-/// Whether `name` is one of [`POINTS`].
+/// Whether `name` is one of [`POINTS`] or [`IMAGE_POINTS`].
 pub const fn is_listed(name: &str) -> bool {
+    contains(POINTS, name) || contains(IMAGE_POINTS, name)
+}
+
+const fn contains(points: &[&str], name: &str) -> bool {
     let mut index = 0;
-    while index < POINTS.len() {
-        if equal(POINTS[index].as_bytes(), name.as_bytes()) {
+    while index < points.len() {
+        if equal(points[index].as_bytes(), name.as_bytes()) {
             return true;
         }
         index += 1;

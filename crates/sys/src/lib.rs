@@ -18,6 +18,7 @@ pub mod mountinfo;
 pub mod netfilter;
 pub mod netlink;
 pub mod netns;
+pub mod overlay;
 pub mod pidfd;
 pub mod pidfd_info;
 pub mod process;

@@ -135,7 +135,7 @@ impl Store {
             .as_deref()
             .map(|bytes| self.store_bytes(&lease, bytes))
             .transpose()?;
-        self.unpack_all(&lease, &layers, progress)?;
+        self.unpack_all(&lease, &layers, |layer| self.stored(layer), progress)?;
 
         let digests = manifest
             .iter()
@@ -170,6 +170,7 @@ impl Store {
         if self.content.size(&likely) == Some(size) {
             return Ok((likely, size));
         }
+        self.make_room(size)?;
         let what = format!("{}: {}", blobs.name(), blob.path);
         let keep = |digest| lease.keep([digest], []);
         self.content
@@ -207,6 +208,8 @@ impl Store {
             .into_inner()
             .map_err(|e| Error::io("writing", scratch.path())(e.into_error()))?;
         let layer = scratch.reopen().map_err(Error::io("opening", scratch.path()))?;
+        let size = layer.metadata().map_err(Error::io("measuring", scratch.path()))?.len();
+        self.make_room(size)?;
         let what = format!("layer of {}", dir.display());
         let (digest, size_bytes) = self
             .content
@@ -225,7 +228,7 @@ impl Store {
         }];
         let id = self.store_bytes(&lease, &config_bytes)?;
         let manifest = self.store_bytes(&lease, &manifest_bytes)?;
-        self.unpack_all(&lease, &layers, &|_| {})?;
+        self.unpack_all(&lease, &layers, |layer| self.stored(layer), &|_| {})?;
         self.add_image(Image {
             id,
             tags: reference.tagged().into_iter().collect(),

@@ -8,20 +8,27 @@ use flate2::bufread::MultiGzDecoder;
 pub fn decompress<'a>(mut reader: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = reader.fill_buf()?;
     Ok(match start {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(reader)?),
+        start if is_gzip(start) => Box::new(MultiGzDecoder::new(reader)),
+        start if is_zstd(start) => Box::new(zstd::Decoder::with_buffer(reader)?),
         [0xfd, b'7', b'z', b'X', b'Z', ..] => return Err(unknown("xz")),
         [b'B', b'Z', b'h', ..] => return Err(unknown("bzip2")),
         _ => Box::new(reader),
     })
 }
 
+/// Do these first bytes belong to gzip?
+pub fn is_gzip(start: &[u8]) -> bool {
+    start.starts_with(&[0x1f, 0x8b])
+}
+
+/// Do these first bytes belong to zstd?
+pub fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+}
+
 /// Do these first bytes of a file belong to a compressed one?
 pub fn is_compressed(start: &[u8]) -> bool {
-    matches!(
-        start,
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0xfd, b'7', b'z', b'X', b'Z', ..] | [b'B', b'Z', b'h', ..]
-    )
+    is_gzip(start) || is_zstd(start) || start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z']) || start.starts_with(b"BZh")
 }
 
 fn unknown(name: &str) -> io::Error {

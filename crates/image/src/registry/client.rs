@@ -1,12 +1,14 @@
 //! One server of a registry: requests with the authorisation that it asks for.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE, WWW_AUTHENTICATE};
-use reqwest::{Certificate, Identity, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE};
+use reqwest::redirect::Policy;
+use reqwest::{Body, Certificate, Identity, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -21,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES: u64 = 64 << 10;
 /// What is quoted of an answer that is no error of the distribution specification, in bytes.
 const QUOTE_BYTES: usize = 200;
+/// How often a server may send us on.
+const REDIRECTS: usize = 5;
 /// How Docker's and other authorisation servers know this client.
 const CLIENT_ID: &str = "hove";
 
@@ -28,18 +32,49 @@ const CLIENT_ID: &str = "hove";
 pub struct Server {
     host: Host,
     http: reqwest::Client,
+    /// Sent to this server alone.
+    headers: HeaderMap,
     credentials: Option<Arc<Credentials>>,
     /// What the last challenge came to. Held while a new one is met, so that requests side by side ask for one token.
     authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// What is asked of a server.
+pub struct Request {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    /// Made anew for each attempt.
+    body: Option<Box<dyn Fn() -> io::Result<Body> + Send + Sync>>,
+}
+
+impl Request {
+    /// Without a body.
+    pub fn new(method: Method, url: Url, headers: HeaderMap) -> Request {
+        Request {
+            method,
+            url,
+            headers,
+            body: None,
+        }
+    }
+
+    /// With what `body` makes.
+    pub fn with_body(self, body: impl Fn() -> io::Result<Body> + Send + Sync + 'static) -> Request {
+        let body = Some(Box::new(body) as Box<_>);
+        Request { body, ..self }
+    }
 }
 
 impl Server {
     /// `stall` is how long an answer, or its next bytes, may take.
     pub fn new(host: Host, credentials: Option<Arc<Credentials>>, stall: Duration) -> Result<Server, Failure> {
         let http = http_client(&host, stall).map_err(Failure::Unreachable)?;
+        let headers = configured_headers(&host.headers).map_err(Failure::Unreachable)?;
         Ok(Server {
             host,
             http,
+            headers,
             credentials,
             authorization: Mutex::new(None),
         })
@@ -52,6 +87,11 @@ impl Server {
         base.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
     }
 
+    /// Whether it is the registry, and no mirror.
+    pub fn is_own(&self) -> bool {
+        self.host.is_own
+    }
+
     /// Whether it may be asked what a tag means.
     pub fn resolves(&self) -> bool {
         self.host.resolves
@@ -62,44 +102,96 @@ impl Server {
         self.host.pulls
     }
 
-    /// `GET`s `path` below the repository, from the byte `from` on.
+    /// `GET`s `path` below the repository, from the byte `from` on. Where the server sends us on, that one is asked, without
+    /// anything that says who we are.
     pub async fn get(&self, repository: &str, path: &str, accept: &str, from: u64) -> Result<Response, Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, plain(accept)?);
+        if from > 0 {
+            headers.insert(RANGE, plain(&format!("bytes={from}-"))?);
+        }
+        let mut url = self.url(repository, path);
+        for _ in 0..REDIRECTS {
+            let request = Request::new(Method::GET, url.clone(), headers.clone());
+            let response = self.send(repository, request).await?;
+            if !response.status().is_redirection() {
+                return answered(response).await;
+            }
+            url = self.onward(&url, &response)?;
+        }
+        Err(Failure::Refused(format!("sends us on more than {REDIRECTS} times")))
+    }
+
+    /// Where a redirection leads.
+    fn onward(&self, from: &Url, response: &Response) -> Result<Url, Failure> {
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let url = location.and_then(|location| from.join(location).ok());
+        let url = url.ok_or_else(|| Failure::Refused("sends us on without saying where to".to_owned()))?;
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if from.scheme() == "http" => Ok(url),
+            // Not the whole URL: it may carry a signature.
+            _ => Err(Failure::Refused(format!(
+                "sends us on to {}, without TLS",
+                url.host_str().unwrap_or_default()
+            ))),
+        }
+    }
+
+    /// Where `path` below a repository is.
+    pub fn url(&self, repository: &str, path: &str) -> Url {
         let mut url = self.host.base.clone();
         url.set_path(&format!("{}/{repository}/{path}", url.path().trim_end_matches('/')));
+        url
+    }
+
+    /// Sends a request, again if the server wants to know first who we are.
+    pub async fn send(&self, repository: &str, request: Request) -> Result<Response, Failure> {
+        let is_ours = request.url.origin() == self.host.base.origin();
+        if !is_ours {
+            return self.send_once(&request, None).await;
+        }
         let before = self.authorization.lock().await.clone();
-        let response = self.send(&url, accept, from, before.as_ref()).await?;
+        let response = self.send_once(&request, before.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            return answered(response).await;
+            return Ok(response);
         }
         let mut authorization = self.authorization.lock().await;
         // Another request may have met the challenge meanwhile.
         if *authorization == before {
-            *authorization = Some(self.authorize(&response, repository).await?);
+            let scope = match request.method {
+                Method::GET => "pull",
+                _ => "pull,push",
+            };
+            let scope = format!("repository:{repository}:{scope}");
+            *authorization = Some(self.authorize(&response, &scope).await?);
         }
         let current = authorization.clone();
         drop(authorization);
-        answered(self.send(&url, accept, from, current.as_ref()).await?).await
+        self.send_once(&request, current.as_ref()).await
     }
 
-    async fn send(
-        &self,
-        url: &Url,
-        accept: &str,
-        from: u64,
-        authorization: Option<&HeaderValue>,
-    ) -> Result<Response, Failure> {
-        let mut request = self.http.get(url.clone()).header(ACCEPT, accept);
-        if from > 0 {
-            request = request.header(RANGE, format!("bytes={from}-"));
+    async fn send_once(&self, request: &Request, authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
+        let mut headers = request.headers.clone();
+        // What is configured for this server may be a secret as well.
+        if request.url.origin() == self.host.base.origin() {
+            headers.extend(self.headers.clone());
         }
         if let Some(value) = authorization {
-            request = request.header(AUTHORIZATION, value.clone());
+            headers.insert(AUTHORIZATION, value.clone());
         }
-        request.send().await.map_err(|error| transport(&error))
+        let mut sent = self
+            .http
+            .request(request.method.clone(), request.url.clone())
+            .headers(headers);
+        if let Some(body) = &request.body {
+            sent = sent.body(body().map_err(|error| Failure::Refused(error.to_string()))?);
+        }
+        sent.send().await.map_err(|error| transport(&error))
     }
 
     /// What answers the challenge of a 401.
-    async fn authorize(&self, refused: &Response, repository: &str) -> Result<HeaderValue, Failure> {
+    async fn authorize(&self, refused: &Response, scope: &str) -> Result<HeaderValue, Failure> {
         let values = refused.headers().get_all(WWW_AUTHENTICATE).iter();
         let challenges: Vec<Challenge> = values
             .filter_map(|value| value.to_str().ok())
@@ -110,7 +202,7 @@ impl Server {
             return secret(format!("Bearer {token}"));
         }
         if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == Scheme::Bearer) {
-            let token = self.token(challenge, repository).await?;
+            let token = self.token(challenge, scope).await?;
             return secret(format!("Bearer {token}"));
         }
         match credentials {
@@ -129,7 +221,7 @@ impl Server {
     }
 
     /// A token of the authorisation server that the challenge names.
-    async fn token(&self, challenge: &Challenge, repository: &str) -> Result<String, Failure> {
+    async fn token(&self, challenge: &Challenge, scope: &str) -> Result<String, Failure> {
         let realm: Url = challenge
             .get("realm")
             .and_then(|realm| realm.parse().ok())
@@ -138,11 +230,8 @@ impl Server {
             // Credentials would leave in plain text.
             return Err(Failure::Refused(format!("its tokens come from {realm}, without TLS")));
         }
-        let scope = challenge
-            .get("scope")
-            .map_or_else(|| format!("repository:{repository}:pull"), str::to_owned);
         let service = challenge.get("service");
-        let mut fields = vec![("scope", scope.as_str())];
+        let mut fields = vec![("scope", challenge.get("scope").unwrap_or(scope))];
         fields.extend(service.map(|service| ("service", service)));
         let request = match self.credentials.as_deref() {
             Some(Credentials::IdentityToken(token)) => {
@@ -200,6 +289,10 @@ fn basic(name: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
 }
 
+fn plain(value: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(value).map_err(|_| Failure::Refused(format!("{value:?} can't stand in a header")))
+}
+
 /// A header that is not printed.
 fn secret(value: String) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::try_from(value)
@@ -209,7 +302,7 @@ fn secret(value: String) -> Result<HeaderValue, Failure> {
 }
 
 /// An answer with content, or why there is none.
-async fn answered(response: Response) -> Result<Response, Failure> {
+pub async fn answered(response: Response) -> Result<Response, Failure> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -300,7 +393,7 @@ fn http_client(host: &Host, stall: Duration) -> Result<reqwest::Client, String> 
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(stall)
         .hickory_dns(true)
-        .default_headers(default_headers(&host.headers)?)
+        .redirect(Policy::none())
         .tls_danger_accept_invalid_certs(*skip_verify);
     for path in authorities {
         let broken = |error: reqwest::Error| format!("{}: {error}", path.display());
@@ -322,7 +415,7 @@ fn http_client(host: &Host, stall: Duration) -> Result<reqwest::Client, String> 
     builder.build().map_err(|error| format!("its TLS settings: {error}"))
 }
 
-fn default_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> {
+fn configured_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let broken = || format!("header {name:?}: no header can be so");

@@ -3,55 +3,61 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::reference::Reference;
-
 /// The result of a call to a registry.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A pull that failed. No message carries a credential.
+/// A pull or a push that failed. No message carries a credential.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No server could be asked.
-    #[error("pull {reference}: {}", reasons.join("; "))]
+    #[error("{task}: {}", reasons.join("; "))]
     Unavailable {
-        /// What was to be pulled.
-        reference: String,
+        /// What was to be done: `pull REFERENCE`, `push REFERENCE`.
+        task: String,
         /// What each server, or the way to it, said.
         reasons: Vec<String>,
     },
     /// The servers know no such image.
-    #[error("pull {reference}: no such image: {}", reasons.join("; "))]
+    #[error("{task}: no such image: {}", reasons.join("; "))]
     NotFound {
-        /// What was to be pulled.
-        reference: String,
+        /// What was to be done: `pull REFERENCE`, `push REFERENCE`.
+        task: String,
         /// What each server said.
         reasons: Vec<String>,
     },
     /// The servers want other credentials, or give this image to nobody whom we can be.
-    #[error("pull {reference}: access is denied: {}", reasons.join("; "))]
+    #[error("{task}: access is denied: {}", reasons.join("; "))]
     Denied {
-        /// What was to be pulled.
-        reference: String,
+        /// What was to be done: `pull REFERENCE`, `push REFERENCE`.
+        task: String,
         /// What each server said.
         reasons: Vec<String>,
     },
     /// The image is not for this machine.
-    #[error("pull {reference}: there is no image for linux/{}; there is: {}", crate::archive::ARCHITECTURE, offered.join(", "))]
+    #[error("{task}: there is no image for linux/{}; there is: {}", crate::archive::ARCHITECTURE, offered.join(", "))]
     Platform {
-        /// What was to be pulled.
-        reference: String,
+        /// What was to be done: `pull REFERENCE`, `push REFERENCE`.
+        task: String,
         /// The platforms that there are.
         offered: Vec<String>,
     },
     /// A manifest or a configuration breaks a rule of its format, or is not what its digest says.
-    #[error("pull {reference}: {what}: {rule}")]
+    #[error("{task}: {what}: {rule}")]
     Malformed {
-        /// What was to be pulled.
-        reference: String,
+        /// What was to be done: `pull REFERENCE`, `push REFERENCE`.
+        task: String,
         /// The part.
         what: String,
         /// The rule it breaks.
         rule: String,
+    },
+    /// This node's rules about signatures keep the image out.
+    #[error("{task}: not trusted: {reason}")]
+    Untrusted {
+        /// What was to be done.
+        task: String,
+        /// What is missing.
+        reason: String,
     },
     /// A file that says where registries are.
     #[error("{}: {rule}", path.display())]
@@ -70,10 +76,10 @@ pub enum Error {
         reason: String,
     },
     /// The store could not take what came.
-    #[error("pull {reference}: {message}")]
+    #[error("{task}: {message}")]
     Store {
-        /// What was to be pulled.
-        reference: String,
+        /// What was to be done: `pull REFERENCE`, `push REFERENCE`.
+        task: String,
         /// What the store said.
         message: String,
     },
@@ -107,9 +113,9 @@ impl std::fmt::Display for Failure {
 
 impl Error {
     /// What all servers' failures come to: the most telling kind, with every reason.
-    pub(super) fn of(reference: &Reference, failures: Vec<(String, Failure)>) -> Error {
-        let (reference, reasons) = (
-            reference.to_string(),
+    pub(super) fn of(task: &str, failures: Vec<(String, Failure)>) -> Error {
+        let (task, reasons) = (
+            task.to_owned(),
             failures
                 .iter()
                 .map(|(host, failure)| format!("{host}: {failure}"))
@@ -117,11 +123,11 @@ impl Error {
         );
         let any = |kind: fn(&Failure) -> bool| failures.iter().any(|(_, failure)| kind(failure));
         if any(|f| matches!(f, Failure::Denied(_))) {
-            Error::Denied { reference, reasons }
+            Error::Denied { task, reasons }
         } else if any(|f| matches!(f, Failure::NotFound(_))) && !any(|f| matches!(f, Failure::Unreachable(_))) {
-            Error::NotFound { reference, reasons }
+            Error::NotFound { task, reasons }
         } else {
-            Error::Unavailable { reference, reasons }
+            Error::Unavailable { task, reasons }
         }
     }
 }

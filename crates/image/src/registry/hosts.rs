@@ -37,6 +37,8 @@ const DEFAULT_DIR: &str = "_default";
 pub struct Host {
     /// With the path up to and including `/v2`.
     pub base: Url,
+    /// Whether it is the registry itself, not a mirror.
+    pub is_own: bool,
     /// Whether it may be asked for blobs and manifests by digest.
     pub pulls: bool,
     /// Whether it may be asked what a tag means.
@@ -139,6 +141,7 @@ pub fn hosts(registry: &str, dirs: &[PathBuf]) -> Result<Vec<Host>> {
     })?;
     Ok(vec![Host {
         base,
+        is_own: true,
         pulls: true,
         resolves: true,
         tls: Tls::default(),
@@ -183,7 +186,8 @@ fn configured(registry: &str, text: &str, dir: &Path) -> Result<Vec<Host>, Strin
         hosts.push(host(&url, settings, dir).map_err(|rule| format!("host {url:?}: {rule}"))?);
     }
     let server = file.server.unwrap_or_else(|| server_url(registry));
-    hosts.push(host(&server, file.server_settings, dir).map_err(|rule| format!("server {server:?}: {rule}"))?);
+    let own = host(&server, file.server_settings, dir).map_err(|rule| format!("server {server:?}: {rule}"))?;
+    hosts.push(Host { is_own: true, ..own });
     Ok(hosts)
 }
 
@@ -215,6 +219,7 @@ fn host(url: &str, settings: HostSettings, dir: &Path) -> Result<Host, String> {
         .collect();
     Ok(Host {
         base: base(&url, settings.override_path)?,
+        is_own: false,
         pulls: can("pull"),
         resolves: can("resolve"),
         tls: Tls {

@@ -4,13 +4,14 @@
 //!  pull ─► hosts: mirrors and the registry, as hosts.toml says ─► client: requests, challenges, tokens
 //!            │                                                       ▲ credentials: the caller's, docker's
 //!            ├─ manifest: what a tag means, for this machine ────────┤
-//!            └─ layers, side by side ─► content (verified) ─► unpacked in order, while the next ones arrive
+//!            └─ layers, side by side ─► content (verified) ─► unpacked in order, each while it arrives
 //! ```
 //!
 //! - [`hosts`]: which servers have a registry's images, in which order, and how they are recognised.
 //! - [`client`], [`challenge`], [`credentials`]: one server, and who we are to it.
 //! - [`manifest`]: indexes and manifests (pure).
-//! - [`pull`]: the way of an image into the store.
+//! - [`trust`], [`signature`]: whose images may come in (pure).
+//! - [`pull`]: the way of an image into the store; [`push`]: the way out.
 //!
 //! Whoever asks for an image that is being pulled waits for that pull. It ends when nobody waits any more. A connection that
 //! breaks is taken up where it broke; a server that sends nothing for [`Config::stall`] is given up; how long the whole takes
@@ -23,6 +24,10 @@ mod error;
 mod hosts;
 mod manifest;
 mod pull;
+mod push;
+mod signature;
+mod trust;
+mod turns;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -35,11 +40,14 @@ use tokio::sync::{Semaphore, broadcast};
 
 pub use credentials::Credentials;
 pub use error::{Error, Result};
+pub use trust::{Trust, TrustRule, Verdict};
 
+use crate::digest::Digest;
 use crate::model::Image;
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::store::Store;
+use turns::Turns;
 
 /// Reports of progress that a slow listener may be behind; it misses the oldest.
 const PROGRESS_BACKLOG: usize = 64;
@@ -51,6 +59,8 @@ pub struct Config {
     pub hosts_dirs: Vec<PathBuf>,
     /// Docker's `config.json`, for callers that bring no credentials.
     pub docker_config: Option<PathBuf>,
+    /// Whose images may come in.
+    pub trust: Trust,
     /// How long a server may send nothing.
     pub stall: Duration,
     /// Layers that are downloaded at once, over all pulls.
@@ -68,6 +78,7 @@ impl Default for Config {
         Config {
             hosts_dirs: vec!["/etc/hove/certs.d".into(), "/etc/containerd/certs.d".into()],
             docker_config: docker.map(|docker| docker.join("config.json")),
+            trust: Trust::default(),
             stall: Duration::from_secs(60),
             downloads: 6,
         }
@@ -79,6 +90,7 @@ pub struct Registries {
     store: Arc<Store>,
     config: Config,
     downloads: Semaphore,
+    turns: Turns,
     running: Mutex<HashMap<Wish, Running>>,
 }
 
@@ -98,6 +110,7 @@ impl Registries {
         Arc::new(Registries {
             store,
             downloads: Semaphore::new(config.downloads),
+            turns: Turns::default(),
             config,
             running: Mutex::default(),
         })
@@ -120,6 +133,30 @@ impl Registries {
                 biased;
                 Ok(report) = heard.recv() => progress(&report),
                 outcome = &mut outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends an image to the registry of `destination`, under that name. What is there is not sent again. `progress` hears of
+    /// each layer. Mirrors are not asked.
+    ///
+    /// # Errors
+    /// What the registry, the way to it, or the store said; see [`Error`].
+    pub async fn push(
+        &self,
+        image: &Image,
+        destination: &Reference,
+        credentials: Option<Credentials>,
+        mut progress: impl FnMut(&Progress),
+    ) -> Result<Digest> {
+        let (sender, mut heard) = broadcast::channel(PROGRESS_BACKLOG);
+        let pushed = push::run(self, image, destination, credentials, sender);
+        tokio::pin!(pushed);
+        loop {
+            tokio::select! {
+                biased;
+                Ok(report) = heard.recv() => progress(&report),
+                pushed = &mut pushed => return pushed,
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The way of an image from its servers into the store.
 
+use std::collections::HashMap;
+use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,20 +12,24 @@ use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
 use oci_spec::image::ImageConfiguration;
 use reqwest::StatusCode;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinError;
 
 use super::client::{Server, body, transport};
 use super::credentials::{self, Credentials};
 use super::error::{Error, Failure, Result};
 use super::manifest::{self, DEPTH_MAX, Descriptor, Manifest};
+use super::signature::{self, PublicKey};
+use super::trust::Demand;
 use super::{Registries, hosts};
+use crate::arrival::{Arrival, Writer};
 use crate::digest::Digest;
 use crate::import::{diff_ids, platform_mismatch};
 use crate::limits;
 use crate::model::{Image, Layer};
 use crate::progress::{Progress, Stage};
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{Store, reach};
 
 /// How often a server is asked again whose connection breaks without a byte more than before.
 const ATTEMPTS: u32 = 4;
@@ -66,7 +72,14 @@ pub async fn run(
         unusable,
         progress,
     };
+    let demand = pull.registries.config.trust.demand(&pull.reference).clone();
+    if matches!(demand, Demand::Impossible) {
+        return Err(pull.untrusted("images of this name are refused on this node"));
+    }
     let resolved = pull.resolve().await?;
+    if let Demand::SignatureOf(keys) = demand {
+        pull.check_signature(&resolved, &keys).await?;
+    }
     pull.bring_in(resolved).await
 }
 
@@ -95,17 +108,20 @@ impl Question {
 type Servers = (Vec<Server>, Vec<(String, Failure)>);
 
 /// Mirrors, then the registry. The caller's credentials are the registry's own: a mirror never sees them.
-async fn servers(registries: &Registries, reference: &Reference, credentials: Option<Credentials>) -> Result<Servers> {
+pub async fn servers(
+    registries: &Registries,
+    reference: &Reference,
+    credentials: Option<Credentials>,
+) -> Result<Servers> {
     let registry = reference.registry();
     let hosts = hosts::hosts(registry, &registries.config.hosts_dirs)?;
-    let own = hosts.last().map(|host| host.base.clone());
     let mut servers = Vec::new();
     let mut unusable = Vec::new();
     for host in hosts {
         let name = host.base.host_str().unwrap_or_default().to_owned();
         let name = host.base.port().map_or(name.clone(), |port| format!("{name}:{port}"));
         let credentials = match &credentials {
-            _ if Some(&host.base) != own.as_ref() => docker(registries, &name).await?,
+            _ if !host.is_own => docker(registries, &name).await?,
             Some(credentials) => Some(credentials.clone()),
             None => docker(registries, registry).await?,
         };
@@ -129,9 +145,14 @@ impl Pull {
         &self.registries.store
     }
 
+    /// For messages.
+    fn task(&self) -> String {
+        format!("pull {}", self.reference)
+    }
+
     fn malformed(&self, what: impl ToString, rule: impl ToString) -> Error {
         Error::Malformed {
-            reference: self.reference.to_string(),
+            task: self.task(),
             what: what.to_string(),
             rule: rule.to_string(),
         }
@@ -139,7 +160,7 @@ impl Pull {
 
     fn stored<T>(&self, result: crate::error::Result<T>) -> Result<T> {
         result.map_err(|error| Error::Store {
-            reference: self.reference.to_string(),
+            task: self.task(),
             message: error.to_string(),
         })
     }
@@ -165,7 +186,7 @@ impl Pull {
                 }
                 Manifest::Index(manifests) => {
                     let chosen = manifest::for_this_machine(&manifests).map_err(|offered| Error::Platform {
-                        reference: self.reference.to_string(),
+                        task: self.task(),
                         offered,
                     })?;
                     bytes = self.manifest(&chosen.digest.to_string(), false).await?;
@@ -211,7 +232,42 @@ impl Pull {
             };
             failures.push((server.name(), failure));
         }
-        Err(Error::of(&self.reference, failures))
+        Err(Error::of(&self.task(), failures))
+    }
+
+    /// A signature of one of `keys`, for the image or for the index that it was found in.
+    async fn check_signature(&self, resolved: &Resolved, keys: &[PublicKey]) -> Result<()> {
+        let images = [resolved.digest, Digest::of(&resolved.bytes)];
+        let mut reason = String::new();
+        for image in &images[..if images[0] == images[1] { 1 } else { 2 }] {
+            let manifest = match self.manifest(&signature::tag(image), true).await {
+                Ok(manifest) => manifest,
+                Err(Error::NotFound { .. }) => continue,
+                Err(other) => return Err(other),
+            };
+            let signatures =
+                signature::list(&manifest).map_err(|rule| self.malformed("manifest of signatures", rule))?;
+            for signature in signatures {
+                let question = Question {
+                    path: format!("blobs/{}", signature.payload),
+                    accept: "*/*",
+                    limit: limits::SIGNATURE_BYTES,
+                    digest: Some(signature.payload),
+                };
+                match signature.check(&self.small(&question).await?, keys, &images) {
+                    Ok(()) => return Ok(()),
+                    Err(why) => reason = why,
+                }
+            }
+        }
+        Err(self.untrusted(if reason.is_empty() { "it is not signed" } else { &reason }))
+    }
+
+    fn untrusted(&self, reason: &str) -> Error {
+        Error::Untrusted {
+            task: self.task(),
+            reason: reason.to_owned(),
+        }
     }
 
     /// Configuration and layers, then the image. What a broken connection leaves stays for the next attempt; what a full disk
@@ -258,20 +314,26 @@ impl Pull {
             layers.iter().map(|l| l.chain_id),
         );
 
-        // Both halves are driven at once: an unpacked layer never waits for a download of a later one, nor holds one up.
-        let (arrived, arrivals) = mpsc::channel(layers.len().max(1));
+        let missing = layers
+            .iter()
+            .filter(|layer| store.content.size(&layer.digest).is_none());
+        let missing = missing.map(|layer| layer.size_bytes).sum();
+        let keeper = store.clone();
+        self.stored(blocking(move || keeper.make_room(missing)).await)?;
+
+        // Both halves are driven at once: a layer is unpacked while it arrives, the next ones arrive meanwhile.
+        let arrivals: Vec<_> = layers.iter().map(|_| Arrival::new()).collect();
         let download = async {
-            let mut downloads: FuturesUnordered<_> = (0..descriptors.len())
-                .map(|index| self.layer(&descriptors, index))
+            let mut downloads: FuturesUnordered<_> = layers
+                .iter()
+                .zip(&arrivals)
+                .enumerate()
+                .map(|(index, (layer, arrival))| self.layer(layer, (index + 1, layers.len()), arrival.writer()))
                 .collect();
-            while let Some(index) = downloads.try_next().await? {
-                // Its receiver lives as long as this does.
-                let _ = arrived.send(index).await;
-            }
-            drop(arrived);
+            while downloads.try_next().await?.is_some() {}
             Ok(())
         };
-        tokio::try_join!(download, self.unpack(&layers, arrivals))?;
+        tokio::try_join!(download, self.unpack(&layers, &arrivals))?;
 
         let small = [(id, config_bytes.clone()), (manifest, manifest_bytes.clone())];
         let image = Image {
@@ -294,84 +356,104 @@ impl Pull {
             }
             store.add_image(image)
         });
-        self.stored(added.await)
-    }
-
-    /// Unpacks each layer when it and all below it have arrived.
-    async fn unpack(&self, layers: &[Layer], mut arrivals: mpsc::Receiver<usize>) -> Result<()> {
-        let mut arrived = vec![false; layers.len()];
-        let mut unpacked = 0;
-        while let Some(index) = arrivals.recv().await {
-            arrived[index] = true;
-            let ready = arrived.iter().take_while(|arrived| **arrived).count();
-            if ready == unpacked {
-                continue;
+        let image = self.stored(added.await)?;
+        let store = self.store().clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.settle() {
+                tracing::warn!(%error, "an image that was pulled may not be on the disk yet");
             }
-            unpacked = ready;
-            let (store, layers, progress) = (self.store().clone(), layers[..ready].to_vec(), self.progress.clone());
-            let total = arrived.len();
-            let done = blocking(move || {
-                let lease = store.lease();
-                store.unpack_all(&lease, &layers, &|report| {
-                    // Nobody may listen.
-                    let _ = progress.send(Progress {
-                        layers: total,
-                        ..*report
-                    });
-                })
-            });
-            self.stored(done.await)?;
-        }
-        Ok(())
+        });
+        Ok(image)
     }
 
-    /// Downloads a layer unless it is there; answers `index`.
-    async fn layer(&self, descriptors: &[Descriptor], index: usize) -> Result<usize> {
-        let Descriptor { digest, size, .. } = descriptors[index];
-        if self.store().content.size(&digest) == Some(size) {
-            return Ok(index);
+    /// Unpacks the layers, from the bottom up, each while it arrives.
+    async fn unpack(&self, layers: &[Layer], arrivals: &[Arc<Arrival>]) -> Result<()> {
+        let (store, progress) = (self.store().clone(), self.progress.clone());
+        let pairs: HashMap<_, _> = layers.iter().map(|layer| layer.digest).zip(arrivals.to_vec()).collect();
+        let layers = layers.to_vec();
+        let unpacked = blocking(move || {
+            let lease = store.lease();
+            let open = |layer: &Layer| Ok(crate::store::Bytes::Arriving(pairs[&layer.digest].clone()));
+            store.unpack_all(&lease, &layers, open, &|report| {
+                // Nobody may listen.
+                let _ = progress.send(*report);
+            })
+        });
+        match unpacked.await {
+            // The download knows why, and says it.
+            Err(_) if arrivals.iter().any(|arrival| arrival.is_given_up()) => pending().await,
+            unpacked => self.stored(unpacked),
+        }
+    }
+
+    /// Downloads a layer, or what is missing of it. `place` is which one it is, of how many.
+    async fn layer(&self, layer: &Layer, place: (usize, usize), writer: Writer) -> Result<()> {
+        let Layer { digest, size_bytes, .. } = *layer;
+        // Another image may bring it right now.
+        let turn = self.registries.turns.wait(digest).await;
+        let progress = self.progress.clone();
+        let report = move |done_bytes| {
+            let _ = progress.send(Progress {
+                stage: Stage::Storing,
+                layer: place.0,
+                layers: place.1,
+                digest,
+                done_bytes,
+                total_bytes: size_bytes,
+            });
+        };
+        // Its size counts from now on.
+        report(0);
+        let store = self.store().clone();
+        if store.content.size(&digest) == Some(size_bytes) {
+            let file = self.stored(store.content.read(&digest))?;
+            writer.has(&Arc::new(file), size_bytes);
+            writer.verified();
+            report(size_bytes);
+            return Ok(());
         }
         // Never closed.
         let _slot = self.registries.downloads.acquire().await;
-        let (sender, receiver) = mpsc::channel(CHUNKS);
-        let (store, progress, count) = (self.store().clone(), self.progress.clone(), descriptors.len());
+        let (sink, mut chunks) = mpsc::channel::<Bytes>(CHUNKS);
+        let (begin, begins) = oneshot::channel();
         let what = format!("layer {digest}");
-        let put = tokio::task::spawn_blocking(move || {
-            let report = |done_bytes| {
-                let _ = progress.send(Progress {
-                    stage: Stage::Storing,
-                    layer: index + 1,
-                    layers: count,
-                    digest,
-                    done_bytes,
-                    total_bytes: size,
-                });
-            };
-            let reader = Chunks {
-                receiver,
-                rest: Bytes::new(),
-            };
-            store.content.put(reader, Some(&digest), &what, |_| (), report)
+        let stored = tokio::task::spawn_blocking(move || {
+            // However the download ends, nobody else writes there before this thread is done.
+            let _turn = turn;
+            let mut partial = store.content.resume(&digest, size_bytes)?;
+            writer.has(partial.file(), partial.bytes());
+            let _ = begin.send(partial.bytes());
+            while let Some(chunk) = chunks.blocking_recv() {
+                partial.append(&chunk)?;
+                reach(sys::failpoint!("image.blob.part"))?;
+                writer.has(partial.file(), partial.bytes());
+                report(partial.bytes());
+            }
+            if partial.bytes() == size_bytes {
+                store.content.finish(partial, &digest, &what)?;
+                reach(sys::failpoint!("image.blob.whole"))?;
+                writer.verified();
+            }
+            Ok(())
         });
-        let downloaded = self.download(digest, size, &sender).await;
-        if let Err(error) = &downloaded {
-            let _ = sender.send(Err(io::Error::other(error.to_string()))).await;
-        }
-        drop(sender);
-        let put = put.await.map_err(io::Error::other);
-        downloaded?;
-        let put = put.map_err(|error| Error::Store {
-            reference: self.reference.to_string(),
-            message: error.to_string(),
-        })?;
-        self.stored(put)?;
-        Ok(index)
+        let downloaded = match begins.await {
+            Ok(begin) => self.download(digest, size_bytes, begin, &sink).await,
+            // The thread knows why.
+            Err(_) => Ok(()),
+        };
+        drop(sink);
+        let stored = stored.await.unwrap_or_else(|panicked| Err(panic_error(panicked)));
+        // A store that refuses ends the download, which then knows nothing.
+        self.stored(stored)?;
+        downloaded
     }
 
     /// Sends a blob's bytes to `sink`, from whichever server has them, each taken up where the last one broke off.
-    async fn download(&self, digest: Digest, size: u64, sink: &mpsc::Sender<io::Result<Bytes>>) -> Result<()> {
+    async fn download(&self, digest: Digest, size: u64, mut done: u64, sink: &mpsc::Sender<Bytes>) -> Result<()> {
         let mut failures = self.unusable.clone();
-        let mut done = 0;
+        if done == size {
+            return Ok(());
+        }
         for server in self.servers.iter().filter(|server| server.pulls()) {
             let mut attempt = 1;
             let failure = loop {
@@ -387,7 +469,7 @@ impl Pull {
             };
             failures.push((server.name(), failure));
         }
-        Err(Error::of(&self.reference, failures))
+        Err(Error::of(&self.task(), failures))
     }
 
     /// What one connection gives of a blob, from the byte `done` on.
@@ -397,7 +479,7 @@ impl Pull {
         digest: Digest,
         size: u64,
         done: &mut u64,
-        sink: &mpsc::Sender<io::Result<Bytes>>,
+        sink: &mpsc::Sender<Bytes>,
     ) -> Result<(), Failure> {
         let path = format!("blobs/{digest}");
         let mut response = server.get(self.reference.repository(), &path, "*/*", *done).await?;
@@ -422,7 +504,7 @@ impl Pull {
                     "sends more than the {size} bytes of layer {digest}"
                 )));
             }
-            if sink.send(Ok(chunk)).await.is_err() {
+            if sink.send(chunk).await.is_err() {
                 // The store refuses; what it says is what counts.
                 return Ok(());
             }
@@ -445,11 +527,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> crate::error::Result<T> + Send + 'static,
 ) -> crate::error::Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panicked| {
-        Err(crate::error::Error::io("working on", Path::new("the store"))(
-            io::Error::other(panicked),
-        ))
-    })
+    done.unwrap_or_else(|panicked| Err(panic_error(panicked)))
+}
+
+fn panic_error(panicked: JoinError) -> crate::error::Error {
+    crate::error::Error::io("working on", Path::new("the store"))(io::Error::other(panicked))
 }
 
 fn layers(descriptors: &[Descriptor], diff_ids: &[Digest]) -> Vec<Layer> {
@@ -466,24 +548,4 @@ fn layers(descriptors: &[Descriptor], diff_ids: &[Digest]) -> Vec<Layer> {
         }
     });
     stacked.collect()
-}
-
-/// What a download sends, read by the thread that stores it.
-struct Chunks {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
-    rest: Bytes,
-}
-
-impl io::Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.rest = chunk?,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.rest.len());
-        buffer[..count].copy_from_slice(&self.rest.split_to(count));
-        Ok(count)
-    }
 }

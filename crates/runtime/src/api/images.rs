@@ -17,8 +17,8 @@ use crate::node::Node;
 
 pub(super) fn list(node: &Node, filter: Option<ImageFilter>) -> Vec<Image> {
     match name(filter.and_then(|f| f.image)) {
-        Ok(name) => node.images.get(&name).map(|i| image(&i)).into_iter().collect(),
-        Err(_) => node.images.list().iter().map(|i| image(i)).collect(),
+        Ok(name) => node.images.get(&name).map(|i| image(node, &i)).into_iter().collect(),
+        Err(_) => node.images.list().iter().map(|i| image(node, i)).collect(),
     }
 }
 
@@ -28,7 +28,7 @@ pub(super) fn status(node: &Node, request: ImageStatusRequest) -> Result<ImageSt
     match node.images.get(&name) {
         Ok(found) => Ok(ImageStatusResponse {
             info: if request.verbose { info(&found) } else { BTreeMap::new() },
-            image: Some(image(&found)),
+            image: Some(image(node, &found)),
         }),
         Err(image::Error::NotFound { .. }) => Ok(ImageStatusResponse::default()),
         Err(e) => Err(crate::Error::from(e).into()),
@@ -83,13 +83,17 @@ fn credentials(auth: AuthConfig, reference: &Reference) -> Result<Option<Credent
     })
 }
 
-/// kubelet looks for the word with which an unreachable registry's message begins (cri-api/pkg/errors).
+/// kubelet looks for the word with which some messages begin (cri-api/pkg/errors).
 fn pull_error(error: registry::Error) -> Error {
     let message = error.to_string();
     match error {
         registry::Error::Unavailable { .. } => {
             Error::new(ErrorKind::Unavailable, format!("RegistryUnavailable: {message}"))
         }
+        registry::Error::Untrusted { .. } => Error::new(
+            ErrorKind::FailedPrecondition,
+            format!("SignatureValidationFailed: {message}"),
+        ),
         registry::Error::NotFound { .. } => Error::new(ErrorKind::NotFound, message),
         registry::Error::Store { .. } => Error::internal(message),
         registry::Error::Denied { .. }
@@ -139,7 +143,7 @@ fn name(spec: Option<ImageSpec>) -> Result<String> {
     }
 }
 
-fn image(image: &image::Image) -> Image {
+fn image(node: &Node, image: &image::Image) -> Image {
     let id = image.id.to_string();
     let (uid, username) = user(image);
     Image {
@@ -152,7 +156,7 @@ fn image(image: &image::Image) -> Image {
             image: id.clone(),
             ..Default::default()
         }),
-        pinned: false,
+        pinned: node.images.is_pinned(image),
         id,
     }
 }

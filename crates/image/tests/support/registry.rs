@@ -1,0 +1,390 @@
+//! Registries to pull from: Debian's docker-registry, and a server that behaves as badly as it is told to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use image::registry::{Config, Credentials, Error, Registries};
+use image::{Digest, Image, ImageConfig, Reference, Store};
+use tokio::net::TcpListener;
+
+/// Long enough for a machine that is busy with other things.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A store, and its way to registries.
+pub struct Node {
+    pub dir: tempfile::TempDir,
+    pub store: Arc<Store>,
+    pub registries: Arc<Registries>,
+}
+
+impl Node {
+    pub fn new() -> Node {
+        Node::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config)) -> Node {
+        Node::at(tempfile::tempdir().unwrap(), change)
+    }
+
+    /// With what an earlier one left in `dir`.
+    pub fn at(dir: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Node {
+        let store = Arc::new(Store::open(&dir.path().join("root")).unwrap());
+        let mut config = Config {
+            hosts_dirs: vec![dir.path().join("certs.d")],
+            docker_config: Some(dir.path().join("config.json")),
+            stall: LIMIT,
+            ..Config::default()
+        };
+        change(&mut config);
+        Node {
+            registries: Registries::new(store.clone(), config),
+            store,
+            dir,
+        }
+    }
+
+    pub async fn pull(&self, name: &str) -> Result<Arc<Image>, Error> {
+        self.pull_as(name, None).await
+    }
+
+    pub async fn pull_as(&self, name: &str, credentials: Option<Credentials>) -> Result<Arc<Image>, Error> {
+        let reference: Reference = name.parse().unwrap();
+        let pull = self.registries.pull(&reference, credentials, |_| {});
+        tokio::time::timeout(LIMIT, pull)
+            .await
+            .expect("the pull takes too long")
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+}
+
+/// An image with two layers' worth of bytes: its store has the blobs that a registry would serve.
+pub fn an_image(dir: &Path) -> (Store, Arc<Image>) {
+    let files = dir.join("files");
+    std::fs::create_dir(&files).unwrap();
+    std::fs::write(files.join("hello"), "hello\n").unwrap();
+    let noise: Vec<u8> = (0..600_000_u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    std::fs::write(files.join("noise"), noise).unwrap();
+    // The same image each time.
+    for path in ["hello", "noise", "."] {
+        let file = std::fs::File::open(files.join(path)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let store = Store::open(&dir.join("source")).unwrap();
+    let reference = "example.org/app:1".parse().unwrap();
+    let image = store
+        .import_rootfs(&files, &reference, &ImageConfig::default())
+        .unwrap();
+    (store, image)
+}
+
+/// How a server behaves.
+#[derive(Default, Clone, Copy)]
+pub struct Manners {
+    /// A layer's connection breaks after so many bytes.
+    pub breaks_after: Option<usize>,
+    pub ignores_ranges: bool,
+    /// A layer's bytes stop coming.
+    pub stalls: bool,
+    /// A layer is another one than was promised.
+    pub lies: bool,
+    /// A layer is at another server.
+    pub redirects_to: Option<SocketAddr>,
+    /// Who asks must show a token of the name and the password `me`, `secret`.
+    pub wants_token: bool,
+}
+
+/// A registry that serves one image.
+pub struct Server {
+    pub address: String,
+    pub seen: Arc<Seen>,
+    _dir: tempfile::TempDir,
+}
+
+#[derive(Default)]
+pub struct Seen {
+    pub layers: AtomicUsize,
+    pub ranges: AtomicUsize,
+    pub authorizations: Mutex<Vec<String>>,
+}
+
+#[derive(Clone)]
+pub struct Shelf {
+    blobs: Arc<HashMap<String, Bytes>>,
+    manifest: Digest,
+    layer: Digest,
+    manners: Manners,
+    pub address: String,
+    pub seen: Arc<Seen>,
+}
+
+impl Server {
+    pub async fn start(manners: Manners) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, image) = an_image(dir.path());
+        let content = dir.path().join("source/images/content/sha256");
+        let blobs = std::fs::read_dir(content).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let digest = format!("sha256:{}", entry.file_name().into_string().unwrap());
+            (digest, Bytes::from(std::fs::read(entry.path()).unwrap()))
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let seen = Arc::new(Seen::default());
+        let shelf = Shelf {
+            blobs: Arc::new(blobs.collect()),
+            manifest: image.manifest.unwrap(),
+            layer: image.layers[0].digest,
+            manners,
+            address: address.clone(),
+            seen: seen.clone(),
+        };
+        let router = Router::new()
+            .route("/token", get(token))
+            .fallback(content_of)
+            .with_state(shelf);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Server {
+            address,
+            seen,
+            _dir: dir,
+        }
+    }
+
+    pub fn image(&self) -> String {
+        format!("{}/app:1", self.address)
+    }
+}
+
+pub async fn token(
+    State(shelf): State<Shelf>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .map(|value| value.to_str().unwrap().to_owned());
+    shelf.seen.authorizations.lock().unwrap().extend(shown.clone());
+    // The base64 of me:secret.
+    if shown.as_deref() != Some("Basic bWU6c2VjcmV0") || query["scope"] != "repository:app:pull" {
+        let body = r#"{"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]}"#;
+        return (StatusCode::UNAUTHORIZED, body).into_response();
+    }
+    r#"{"token": "the-token"}"#.into_response()
+}
+
+pub async fn content_of(State(shelf): State<Shelf>, request: Request) -> Response {
+    let header = |name| {
+        request
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
+    if shelf.manners.wants_token && header(header::AUTHORIZATION).as_deref() != Some("Bearer the-token") {
+        let address = &shelf.address;
+        let challenge = format!(r#"Bearer realm="http://{address}/token",service="here",scope="repository:app:pull""#);
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
+    }
+    let secrets = [
+        header(header::AUTHORIZATION),
+        header(HeaderName::from_static("x-secret")),
+    ];
+    shelf
+        .seen
+        .authorizations
+        .lock()
+        .unwrap()
+        .extend(secrets.into_iter().flatten());
+    let name = match request
+        .uri()
+        .path()
+        .strip_prefix("/v2/app/")
+        .unwrap_or_default()
+        .split_once('/')
+    {
+        Some(("manifests", "1")) => shelf.manifest.to_string(),
+        Some(("manifests" | "blobs", digest)) => digest.to_owned(),
+        _ => String::new(),
+    };
+    let Some(bytes) = shelf.blobs.get(&name).cloned() else {
+        let body = r#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown to this server"}]}"#;
+        return (StatusCode::NOT_FOUND, body).into_response();
+    };
+    if name != shelf.layer.to_string() {
+        return bytes.into_response();
+    }
+    shelf.seen.layers.fetch_add(1, Ordering::SeqCst);
+    if let Some(other) = shelf.manners.redirects_to {
+        let location = format!("http://{other}/v2/app/blobs/{name}");
+        return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response();
+    }
+    if shelf.manners.lies {
+        return vec![7; bytes.len()].into_response();
+    }
+    let asked = header(header::RANGE);
+    let from: usize = asked.as_deref().map_or(0, |range| {
+        shelf.seen.ranges.fetch_add(1, Ordering::SeqCst);
+        range
+            .trim_start_matches("bytes=")
+            .trim_end_matches('-')
+            .parse()
+            .unwrap()
+    });
+    let (status, from) = match shelf.manners.ignores_ranges {
+        true => (StatusCode::OK, 0),
+        false if from > 0 => (StatusCode::PARTIAL_CONTENT, from),
+        false => (StatusCode::OK, 0),
+    };
+    // A later attempt gives more, so that a pull ends.
+    let attempts = shelf.seen.layers.load(Ordering::SeqCst);
+    let end = match shelf.manners.breaks_after {
+        Some(part) => bytes.len().min(match shelf.manners.ignores_ranges {
+            true => part * attempts,
+            false => from + part,
+        }),
+        None => bytes.len(),
+    };
+    let parts = vec![Ok(bytes.slice(from..end))];
+    let body = if shelf.manners.stalls {
+        Body::from_stream(stream::iter(vec![Ok::<_, std::io::Error>(bytes.slice(..10))]).chain_pending())
+    } else if end < bytes.len() {
+        let broken = Err(std::io::Error::other("broken off"));
+        Body::from_stream(stream::iter(parts.into_iter().chain([broken])))
+    } else {
+        Body::from_stream(stream::iter(parts))
+    };
+    (status, body).into_response()
+}
+
+/// A stream that never ends.
+pub trait ChainPending: futures_util::Stream + Sized {
+    fn chain_pending(self) -> impl futures_util::Stream<Item = Self::Item> {
+        futures_util::StreamExt::chain(self, stream::pending())
+    }
+}
+
+impl<S: futures_util::Stream> ChainPending for S {}
+
+/// Debian's docker-registry, on a port of its own; it ends with the test.
+pub struct DockerRegistry {
+    process: Child,
+    pub address: String,
+    _dir: tempfile::TempDir,
+}
+
+impl DockerRegistry {
+    /// `None`, and a word about it, where it is not installed.
+    pub async fn start(auth: &str) -> Option<DockerRegistry> {
+        if !Path::new("/usr/bin/docker-registry").exists() || !Path::new("/usr/bin/skopeo").exists() {
+            println!("SKIPPED: needs Debian's docker-registry and skopeo");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        let config = dir.path().join("config.yml");
+        let storage = dir.path().join("registry");
+        // bcrypt of “correct horse”.
+        std::fs::write(
+            dir.path().join("htpasswd"),
+            "me:$2b$04$0vO6sMKduUFOqdwNK8twEuBpi507VTxA7iYNl/eNizT6apnpj5MqC\n",
+        )
+        .unwrap();
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n{}",
+            storage.display(),
+            auth.replace("DIR", &dir.path().display().to_string())
+        );
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new("/usr/bin/docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let registry = DockerRegistry {
+            process,
+            address,
+            _dir: dir,
+        };
+        let listens = async {
+            while tokio::net::TcpStream::connect(&registry.address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, listens)
+            .await
+            .expect("docker-registry does not listen");
+        Some(registry)
+    }
+
+    pub fn push(&self, archive: &Path, name: &str, extra: &[&str]) {
+        let pushed = Command::new("/usr/bin/skopeo")
+            .args(["copy", "--quiet", "--dest-tls-verify=false", "--insecure-policy"])
+            .args(extra)
+            .arg(format!("docker-archive:{}", archive.display()))
+            .arg(format!("docker://{}/{name}", self.address))
+            .output()
+            .unwrap();
+        assert!(pushed.status.success(), "{pushed:?}");
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An archive as `docker save` writes it.
+pub fn archive(dir: &Path) -> PathBuf {
+    let (store, image) = an_image(dir);
+    let layer = std::fs::read(
+        dir.join("source/images/content/sha256")
+            .join(image.layers[0].digest.hex()),
+    )
+    .unwrap();
+    drop(store);
+    let files = dir.join("layer.tar");
+    std::fs::write(&files, layer).unwrap();
+    let path = dir.join("image.tar");
+    let config = br#"{"architecture":"amd64","os":"linux","config":{"Cmd":["/hello"]},"rootfs":{"type":"layers","diff_ids":["DIFF"]}}"#;
+    let config = String::from_utf8_lossy(config).replace("DIFF", &image.layers[0].diff_id.to_string());
+    let manifest = r#"[{"Config":"config.json","RepoTags":["example.org/app:1"],"Layers":["layer.tar"]}]"#;
+    let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+    for (name, bytes) in [
+        ("config.json", config.as_bytes()),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    }
+    tar.append_path_with_name(&files, "layer.tar").unwrap();
+    tar.finish().unwrap();
+    path
+}
