@@ -1,8 +1,12 @@
 //! What can be typed.
 
+mod image;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+pub use image::{Image, ImageFormat, ImportImage, Login, MountImage, PullImages, PushImage};
 
 /// Pods on this machine, as Kubernetes runs them.
 #[derive(Debug, Parser)]
@@ -242,65 +246,6 @@ pub struct HowToDelete {
     pub namespace: String,
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Image {
-    /// Import images from archives of docker save or of OCI (plain, gzip or zstd), or from a root directory
-    Import(ImportImage),
-    /// List the images
-    #[command(visible_alias = "list")]
-    Ls {
-        /// How to show them
-        #[arg(short, long, value_name = "FORMAT")]
-        output: Option<ImageFormat>,
-    },
-    /// Show an image's configuration
-    Inspect {
-        /// The image: a reference, an id, or the beginning of an id
-        #[arg(value_name = "IMAGE")]
-        image: String,
-    },
-    /// Remove images
-    #[command(visible_alias = "remove")]
-    Rm {
-        /// The images
-        #[arg(value_name = "IMAGE", required = true)]
-        images: Vec<String>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ImageFormat {
-    Json,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct ImportImage {
-    /// The archives
-    #[arg(value_name = "FILE", required_unless_present = "rootfs")]
-    pub files: Vec<PathBuf>,
-    /// The image's reference, instead of the archive's own
-    #[arg(long, value_name = "REF")]
-    pub tag: Option<String>,
-    /// Make an image of this directory
-    #[arg(long, value_name = "DIR", requires = "tag", conflicts_with = "files")]
-    pub rootfs: Option<PathBuf>,
-    /// What the image starts; repeat it for each argument
-    #[arg(long, value_name = "ARG", requires = "rootfs", allow_hyphen_values = true)]
-    pub entrypoint: Vec<String>,
-    /// The entrypoint's arguments; repeat it for each
-    #[arg(long, value_name = "ARG", requires = "rootfs", allow_hyphen_values = true)]
-    pub cmd: Vec<String>,
-    /// An environment variable; repeat it for each
-    #[arg(long, value_name = "NAME=VALUE", requires = "rootfs")]
-    pub env: Vec<String>,
-    /// Who runs it: a name or a number, and a group after a colon
-    #[arg(long, requires = "rootfs")]
-    pub user: Option<String>,
-    /// Where it is started
-    #[arg(long, value_name = "DIR", requires = "rootfs")]
-    pub workdir: Option<String>,
-}
-
 #[derive(Debug, ClapArgs)]
 pub struct Ns {
     /// The pod
@@ -444,24 +389,6 @@ mod tests {
             assert!(parse(line).is_ok(), "{line}");
         }
         assert!(parse("hove get pods -A -n x").is_err());
-    }
-
-    #[test]
-    fn images_come_from_archives_or_a_directory() {
-        assert!(parse("hove image import a.tar b.tar").is_ok());
-        let rootfs =
-            "hove image import --rootfs d --tag x:1 --entrypoint /bin/sh --cmd -c --cmd ls --env A=b --user 1:1";
-        let Command::Image(Image::Import(import)) = parse(rootfs).unwrap().command else {
-            panic!()
-        };
-        assert_eq!(import.cmd, ["-c", "ls"]);
-        for wrong in [
-            "hove image import",
-            "hove image import --rootfs d",
-            "hove image import a.tar --entrypoint x",
-        ] {
-            assert!(parse(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use image::registry::TrustRule;
 use serde::Deserialize;
 use sha2::Digest;
 
@@ -29,6 +30,7 @@ struct File {
     network: NetworkSection,
     cgroup: CgroupSection,
     cri: CriSection,
+    images: Images,
     registries: RegistriesSection,
 }
 
@@ -57,6 +59,18 @@ struct RegistriesSection {
     hosts_dirs: Option<Vec<PathBuf>>,
 }
 
+/// What images may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Images {
+    /// Names of images that are never collected; with a star at the end, all that begin so.
+    pub pinned: Vec<String>,
+    /// What they may take on the disk, in bytes; without it, what there is.
+    pub quota_bytes: Option<u64>,
+    /// Which may come in from where.
+    pub trust: Vec<TrustRule>,
+}
+
 /// A node, as it is set up. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -78,6 +92,8 @@ pub struct Settings {
     pub cgroup_parent: String,
     /// Whether callers of the CRI's socket see the pods of the node's own engine. A kubelet would remove them.
     pub cri_shows_local: bool,
+    /// What images may do.
+    pub images: Images,
     /// Directories of `REGISTRY/hosts.toml`, if other ones than the usual.
     pub hosts_dirs: Option<Vec<PathBuf>>,
 }
@@ -121,6 +137,7 @@ impl Settings {
             subnet: file.network.subnet.unwrap_or(subnet),
             cgroup_parent,
             cri_shows_local: file.cri.show_local,
+            images: file.images,
             hosts_dirs: file.registries.hosts_dirs,
         })
     }
@@ -287,6 +304,9 @@ mod tests {
             "{error}"
         );
         assert!(parse("root = 7").is_err());
+        let trust = "[[images.trust]]\nscope = \"quay.io\"\nrule = \"require\"\nkeys = [\"k.pem\"]\n";
+        assert_eq!(parse(trust).unwrap().images.trust.len(), 1);
+        assert!(parse(&trust.replace("require", "demand")).is_err());
         let missing = Places {
             config: Some("/no/such.toml".into()),
             ..Default::default()

@@ -81,7 +81,7 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
 
     let idle = async {
         match until_idle {
-            true => idle::until_idle(&connections, &node.objects).await,
+            true => idle::until_idle(&connections, &node.objects, || !node.images.mounts().is_empty()).await,
             false => std::future::pending().await,
         }
     };
@@ -110,6 +110,9 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     if let Err(error) = node.objects.flush() {
         tracing::warn!(%error, "what happened last is not on the disk");
     }
+    if let Err(error) = node.images.unmount_all() {
+        tracing::warn!(%error, "a mounted image is left");
+    }
     if is_idle {
         tracing::info!("nothing is left to do");
         node.leave_nothing(&settings).await;
@@ -136,7 +139,18 @@ impl Node {
     async fn compose(settings: &Settings) -> Result<(Node, sync::Engine)> {
         check_shim(&settings.shim)?;
         std::fs::create_dir_all(&settings.root).with_context(|| settings.root.display().to_string())?;
-        let images = Arc::new(image::Store::open(&settings.root)?);
+        let images = image::Store::with_limits(
+            &settings.root,
+            image::limits::Limits {
+                store_bytes: settings.images.quota_bytes,
+                ..Default::default()
+            },
+        )?;
+        images.pin(&settings.images.pinned);
+        let images = Arc::new(images);
+        if let Err(error) = images.unmount_all() {
+            tracing::warn!(%error, "an image that a killed node mounted is left");
+        }
         let network = Arc::new(network::Network::open(network::Config {
             bridge: settings.bridge.clone(),
             subnet: settings.subnet.parse()?,
@@ -150,6 +164,9 @@ impl Node {
         if let Some(hosts_dirs) = &settings.hosts_dirs {
             config.registries.hosts_dirs.clone_from(hosts_dirs);
         }
+        let trust = image::registry::Trust::read(&settings.images.trust);
+        config.registries.trust =
+            trust.map_err(|error| anyhow::anyhow!("[[images.trust]] in the configuration: {error}"))?;
         let runtime = runtime::Runtime::open(config, images.clone(), network.clone()).await?;
         let recorder = objects::Recorder::new(objects.clone(), env!("CARGO_PKG_NAME"))?;
         tokio::spawn(notices::record(runtime.notices(), recorder));
@@ -209,6 +226,7 @@ impl Node {
         let own = node_api::router(NodeApi {
             objects: self.objects.clone(),
             images: self.images.clone(),
+            registries: self.runtime.registries(),
             leases,
             network: self.network.clone(),
             pulls: self.runtime.clone(),

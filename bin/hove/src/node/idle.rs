@@ -1,4 +1,4 @@
-//! When a node that was started by a command may end: no pods, and nobody connected, for [`IDLE_GRACE`].
+//! When a node that was started by a command may end: no pods, nobody connected, and no image mounted, for [`IDLE_GRACE`].
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -32,12 +32,16 @@ impl Connections {
     }
 }
 
-/// Returns when nothing has been there for [`IDLE_GRACE`].
-pub async fn until_idle(connections: &Connections, objects: &Arc<Store>) -> objects::Result<()> {
+/// Returns when nothing has been there for [`IDLE_GRACE`]. `is_mounted` changes only while somebody is connected.
+pub async fn until_idle(
+    connections: &Connections,
+    objects: &Arc<Store>,
+    is_mounted: impl Fn() -> bool,
+) -> objects::Result<()> {
     let mut open = connections.0.subscribe();
     loop {
         let mut pods = objects.watch(Scope::all(Kind::Pod), Some(objects.version()))?;
-        let busy = *open.borrow_and_update() > 0 || !objects.list(&Scope::all(Kind::Pod))?.0.is_empty();
+        let busy = *open.borrow_and_update() > 0 || !objects.list(&Scope::all(Kind::Pod))?.0.is_empty() || is_mounted();
         let change = async {
             tokio::select! {
                 _ = open.changed() => {}
@@ -110,7 +114,7 @@ mod tests {
             .create(Kind::Pod, json!({"metadata": {"name": "p"}, "spec": spec}))
             .unwrap();
 
-        let idle = until_idle(&connections, &objects);
+        let idle = until_idle(&connections, &objects, || false);
         tokio::pin!(idle);
         let longer = IDLE_GRACE + Duration::from_millis(500);
         assert!(timeout(longer, &mut idle).await.is_err(), "a connection and a pod");

@@ -4,9 +4,13 @@
 //! namespaces/NS/runs                    runs.rs        POST a Pod: creates it and streams its progress; the connection is its lease
 //! namespaces/NS/runs/POD                               POST takes the lease again after a node's end (leases.rs)
 //! namespaces/NS/pods/POD/namespaces     namespaces.rs  GET whose namespaces the pod's are, and which processes are in them
-//! images                                images.rs      GET
+//! images                                images/        GET
+//! images:pull, images:push                             POST which one: answers with its progress
 //! images:import                                        POST an archive
 //! images:importLayout, images:importRootfs             POST which directory
+//! images:export                                        GET an archive
+//! images:tag, images:prune                             POST
+//! images:mount, images:unmount, images:mounts          POST, POST, GET
 //! images/NAME…                                         GET, DELETE
 //! ```
 
@@ -26,6 +30,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
+pub use images::{ImageLine, LayerStage};
 pub use leases::{Leases, RETURN_TIMEOUT};
 pub use runs::{Line, LineKind};
 
@@ -41,6 +46,8 @@ pub struct NodeApi {
     pub objects: Arc<objects::Store>,
     /// Images.
     pub images: Arc<image::Store>,
+    /// The way to those of others.
+    pub registries: Arc<image::registry::Registries>,
     /// Which pods live as long as a client.
     pub leases: Leases,
     /// How those get here that are not.
@@ -65,6 +72,14 @@ pub fn router(api: NodeApi) -> Router {
             get(namespaces::read),
         )
         .route(&format!("{BASE}/images"), get(images::list))
+        .route(&format!("{BASE}/images:pull"), post(images::pull))
+        .route(&format!("{BASE}/images:push"), post(images::push))
+        .route(&format!("{BASE}/images:export"), get(images::export))
+        .route(&format!("{BASE}/images:tag"), post(images::tag))
+        .route(&format!("{BASE}/images:prune"), post(images::prune))
+        .route(&format!("{BASE}/images:mount"), post(images::mount))
+        .route(&format!("{BASE}/images:unmount"), post(images::unmount))
+        .route(&format!("{BASE}/images:mounts"), get(images::mounts))
         .route(&format!("{BASE}/images:import"), post(images::import))
         .route(&format!("{BASE}/images:importLayout"), post(images::import_layout))
         .route(&format!("{BASE}/images:importRootfs"), post(images::import_rootfs))

@@ -33,6 +33,7 @@ impl Node {
         let api = NodeApi {
             leases: Leases::new(objects.clone(), CancellationToken::new()),
             objects,
+            registries: image::registry::Registries::new(images.clone(), image::registry::Config::default()),
             images,
             network,
             pulls: Arc::new(Empty),

@@ -1,5 +1,8 @@
 //! Images over the API.
 
+mod lines;
+mod transfer;
+
 use std::{
     io::{self, Read},
     path::PathBuf,
@@ -14,12 +17,15 @@ use axum::{
 };
 use futures_util::TryStreamExt;
 use http::StatusCode;
-use image::{Error, Image, ImageConfig, Reference, Source, Store};
+use image::{Error, Image, ImageConfig, Mounted, Reference, Source, Store};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::NodeApi;
+
+pub use lines::{ImageLine, LayerStage};
+pub use transfer::{export, pull, push};
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -82,6 +88,66 @@ pub async fn import_rootfs(State(api): State<NodeApi>, Json(from): Json<FromDire
     .await
 }
 
+/// An image, and a name that it gets.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewName {
+    image: String,
+    reference: String,
+}
+
+/// `POST images:tag`.
+pub async fn tag(State(api): State<NodeApi>, Json(new): Json<NewName>) -> Result<Json<Value>> {
+    let reference = parse_reference(&new.reference)?;
+    with_store(api, move |store| Ok(summary(&*store.tag(&new.image, &reference)?))).await
+}
+
+/// `POST images:prune`, with `all=true` of named images as well.
+pub async fn prune(State(api): State<NodeApi>, query: Query) -> Result<Json<Value>> {
+    let named = query.flag("all")?;
+    with_store(api, move |store| {
+        let (images, collected) = store.prune(named)?;
+        let images: Vec<_> = images.iter().map(ToString::to_string).collect();
+        Ok(json!({"deleted": images, "bytes": collected.bytes}))
+    })
+    .await
+}
+
+/// An image, and a directory of this machine.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountAt {
+    image: String,
+    directory: PathBuf,
+}
+
+/// `POST images:mount`.
+pub async fn mount(State(api): State<NodeApi>, Json(at): Json<MountAt>) -> Result<Json<Value>> {
+    with_store(api, move |store| Ok(mounted(&store.mount(&at.image, &at.directory)?))).await
+}
+
+/// A directory where an image is mounted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountedAt {
+    directory: PathBuf,
+}
+
+/// `POST images:unmount`.
+pub async fn unmount(State(api): State<NodeApi>, Json(at): Json<MountedAt>) -> Result<Json<Value>> {
+    with_store(api, move |store| store.unmount(&at.directory).map(|()| json!({}))).await
+}
+
+/// `GET images:mounts`.
+pub async fn mounts(State(api): State<NodeApi>) -> Result<Json<Value>> {
+    let items: Vec<_> = api.images.mounts().iter().map(mounted).collect();
+    Ok(Json(json!({"items": items})))
+}
+
+fn mounted(mount: &Mounted) -> Value {
+    json!({"image": mount.image.to_string(), "directory": mount.directory})
+}
+
 /// `GET images/NAME`.
 pub async fn inspect(State(api): State<NodeApi>, Path(name): Path<String>) -> Result<Json<Value>> {
     with_store(api, move |store| store.get(&name).map(|image| whole(&image))).await
@@ -110,6 +176,9 @@ async fn in_use(api: &NodeApi, image: &str, ids: &[String]) -> Failure {
         Err(error) => return error.into(),
     };
     let user = |id: &String| {
+        if id.starts_with('/') {
+            return format!("a mount at {id}");
+        }
         let labels = containers
             .iter()
             .find(|container| container.id == *id)
@@ -133,7 +202,7 @@ pub fn failure(error: &Error) -> Failure {
     match error {
         Error::NotFound { .. } => Failure::not_found(message),
         Error::Ambiguous { .. } | Error::Reference(_) | Error::Digest(_) => Failure::bad_request(message),
-        Error::InUse { .. } => Failure::conflict(message),
+        Error::InUse { .. } | Error::MountPoint { .. } => Failure::conflict(message),
         Error::Malformed { .. } | Error::Mismatch { .. } | Error::Limit { .. } | Error::Entry { .. } => {
             Failure::with_code(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
         }

@@ -1,4 +1,4 @@
-//! `hove image`: what is on the node.
+//! Images from files and into files.
 
 use std::{io::IsTerminal, path::Path, process::ExitCode, time::Duration};
 
@@ -9,38 +9,24 @@ use http::Method;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
-use super::table::Columns;
+use super::{images_path, short, strings};
 use crate::{
-    args::{Image, ImageFormat, ImportImage},
-    client::{Body, Client, path, segment},
+    args::ImportImage,
+    client::{self, Body, Client, path},
     config::Settings,
-    node_api, reach,
+    reach,
     terminal::{self, OutputFailed},
-    view,
 };
 
 /// What is read from an archive at once.
 const CHUNK: usize = 256 * 1024;
 
-pub async fn image(settings: Settings, command: Image) -> Result<ExitCode> {
-    match command {
-        Image::Import(import) => self::import(&settings, import).await,
-        Image::Ls { output } => list(&reach::node(&settings).await?, output).await,
-        Image::Inspect { image } => {
-            let client = reach::node(&settings).await?;
-            let image: Value = client.get(&image_path(&image)).await?;
-            terminal::print(&format!("{}\n", serde_json::to_string_pretty(&image)?))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Image::Rm { images } => remove(&reach::node(&settings).await?, &images).await,
-    }
-}
-
-async fn import(settings: &Settings, import: ImportImage) -> Result<ExitCode> {
+/// `hove image import`.
+pub async fn import(settings: &Settings, import: ImportImage) -> Result<ExitCode> {
     if import.tag.is_some() && import.files.len() > 1 {
         bail!(
             "--tag names one image: import the {} files one by one",
@@ -116,81 +102,45 @@ fn print_imported(images: &Value) -> Result<(), OutputFailed> {
     Ok(())
 }
 
-async fn list(client: &Client, output: Option<ImageFormat>) -> Result<ExitCode> {
-    let images: Value = client.get(&images_path()).await?;
-    if output == Some(ImageFormat::Json) {
-        terminal::print(&format!("{}\n", serde_json::to_string_pretty(&images)?))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let now = Timestamp::now();
-    let mut rows = Vec::new();
-    for image in images["items"].as_array().into_iter().flatten() {
-        let imported = image["importedAt"].as_str().and_then(|time| time.parse().ok());
-        let age = imported.map(|time| view::ago(time, now)).unwrap_or_default();
-        let size = view::bytes(image["sizeBytes"].as_u64().unwrap_or_default());
-        let mut names = strings(&image["tags"]);
-        if names.is_empty() {
-            names.push("<none>".into());
+/// `hove image export`.
+pub async fn export(client: &Client, images: &[String], output: &Path) -> Result<ExitCode> {
+    let query: Vec<_> = images.iter().map(|image| ("image", image.clone())).collect();
+    let url = path(&format!("{}:export", images_path()), &query);
+    if output == Path::new("-") {
+        if std::io::stdout().is_terminal() {
+            bail!("an archive is nothing for a terminal: send standard output elsewhere, or name a file");
         }
-        rows.extend(
-            names
-                .into_iter()
-                .map(|name| vec![name, short(&image["id"]), size.clone(), age.clone()]),
-        );
-    }
-    if rows.is_empty() {
-        terminal::note("No images: hove image import FILE… brings some in.");
+        write_archive(client, &url, tokio::io::stdout())
+            .await?
+            .map_err(OutputFailed::stdout)?;
         return Ok(ExitCode::SUCCESS);
     }
-    rows.sort();
-    terminal::print(&Columns::new(["IMAGE", "ID", "SIZE", "AGE"]).with_headers(&rows))?;
+    // Beside the file, so that a broken archive never has its name.
+    let directory = match output.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let named = || output.display().to_string();
+    let whole = tempfile::NamedTempFile::new_in(directory).with_context(named)?;
+    let file = tokio::fs::File::from_std(whole.reopen().with_context(named)?);
+    write_archive(client, &url, file).await?.with_context(named)?;
+    whole.persist(output).with_context(named)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn remove(client: &Client, images: &[String]) -> Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
-    for image in images {
-        match client.json::<Value>(Method::DELETE, &image_path(image), None).await {
-            Ok(removed) => {
-                for name in strings(&removed["untagged"]) {
-                    terminal::print(&format!("untagged {name}\n"))?;
-                }
-                if let Some(id) = removed["deleted"].as_str() {
-                    terminal::print(&format!("deleted {id}\n"))?;
-                }
-            }
-            Err(error) => {
-                terminal::error(&error.into());
-                code = ExitCode::FAILURE;
-            }
+/// The outer failure is the node's, the inner one the output's.
+async fn write_archive(
+    client: &Client,
+    url: &str,
+    mut output: impl AsyncWrite + Unpin,
+) -> client::Result<std::io::Result<()>> {
+    let mut archive = client.lines(Method::GET, url, Bytes::new()).await?;
+    while let Some(chunk) = archive.chunk().await? {
+        if let Err(error) = output.write_all(&chunk).await {
+            return Ok(Err(error));
         }
     }
-    Ok(code)
-}
-
-fn images_path() -> String {
-    format!("{}/images", node_api::BASE)
-}
-
-fn image_path(name: &str) -> String {
-    let name: Vec<_> = name.split('/').map(segment).collect();
-    format!("{}/{}", images_path(), name.join("/"))
-}
-
-fn strings(value: &Value) -> Vec<String> {
-    value
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|item| item.as_str().map(str::to_owned))
-        .collect()
-}
-
-/// The first twelve digits of an id.
-fn short(id: &Value) -> String {
-    let id = id.as_str().unwrap_or_default();
-    let digits = id.strip_prefix("sha256:").unwrap_or(id);
-    digits.chars().take(12).collect()
+    Ok(output.flush().await)
 }
 
 fn upload_bar(length: u64, file: &Path) -> ProgressBar {
@@ -210,22 +160,4 @@ fn spinner(message: String) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(message);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_keep_their_slashes() {
-        assert_eq!(
-            image_path("docker.io/a b:1"),
-            "/apis/hove.dev/v1/images/docker.io/a%20b%3A1"
-        );
-    }
-
-    #[test]
-    fn ids_are_short() {
-        assert_eq!(short(&json!("sha256:0123456789abcdef")), "0123456789ab");
-    }
 }
