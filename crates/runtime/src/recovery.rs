@@ -55,7 +55,8 @@ async fn recover_one(node: &Arc<Node>, id: &SandboxId) {
             take_up(node, record).await;
             return;
         }
-        Err(record::Error::Foreign { .. }) => {
+        // A supervisor that answers is of this boot, whatever the record says.
+        Err(record::Error::Foreign { .. }) if ShimClient::connect(&dir.socket()).await.is_err() => {
             info!(sandbox = %id, "the machine was restarted since; its directory is removed");
             release_orphan(node, id).await.and_then(|()| remove_sandbox_dir(&dir))
         }

@@ -11,6 +11,8 @@
 //! - The namespaces are pinned anew: from pause if it lives, else from a container that is in them. A pause that has died
 //!   with the shim is treated as one that dies now.
 //! - A terminal's master has gone with the shim, and the session with it.
+//! - A record that can't be used is set aside, and costs what it is about: an exec, a container, or with the sandbox's the pod, whose
+//!   pause nobody can name any more.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -55,11 +57,20 @@ enum Fate {
 impl Pod {
     /// Takes over what the last shim has recorded in the sandbox's directory.
     pub fn adopt(&mut self, mut held: Held) -> Result<()> {
-        let record = match record::load::<records::Sandbox>(&records::sandbox(&self.config.dir)) {
+        let path = records::sandbox(&self.config.dir);
+        let record = match record::load::<records::Sandbox>(&path) {
             Ok(record) => record,
             // It died before there was anything to be taken over.
             Err(record::Error::Missing { .. }) => return Ok(()),
-            Err(e) => return Err(e.into()),
+            Err(e) => {
+                self.notice(
+                    "",
+                    "NotTakenOver",
+                    format!("the sandbox can't be taken over, and is killed with its containers: {e}"),
+                );
+                record::quarantine(&path)?;
+                self.without_record()
+            }
         };
         for bundle in &record.bundles {
             if let Err(e) = self.adopt_container(bundle, &mut held) {
@@ -74,6 +85,9 @@ impl Pod {
             }
         }
         self.adopt_sandbox(&record, &mut held)?;
+        if record.exit.is_some() {
+            self.end_with_sandbox();
+        }
         self.save_sandbox();
         diary::note(format_args!(
             "sandbox {}: taken over from shim {}, with {} containers",
@@ -83,6 +97,48 @@ impl Pod {
         ));
         sys::memory::trim();
         Ok(())
+    }
+
+    /// What is known of a sandbox without its record: that it has ended, since nobody can tell which process its pause is. Its
+    /// containers have records of their own.
+    fn without_record(&self) -> records::Sandbox {
+        let containers = std::fs::read_dir(self.config.dir.join("containers"));
+        records::Sandbox {
+            id: self.config.id.clone(),
+            shim: ProcessId {
+                pid: 0,
+                start_time_ticks: 0,
+            },
+            bundle: self.config.dir.clone(),
+            namespaces: Vec::new(),
+            pause: None,
+            started_at_ns: 0,
+            pause_restarts: 0,
+            bundles: containers
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect(),
+            exit: Some(Exit {
+                code: End::Unknown.shell_status(),
+                at_ns: crate::process::now_ns(),
+                oom_killed: false,
+                unseen: true,
+            }),
+        }
+    }
+
+    /// The sandbox has ended: what may be left of it ends too, each container in the usual order.
+    fn end_with_sandbox(&mut self) {
+        for container in self.containers.values().filter(|c| c.process.state().is_alive()) {
+            container.kill_all();
+        }
+        if let Some(group) = self.sandbox.cgroup.take()
+            && let Err(e) = crate::remains::empty(&group)
+        {
+            diary::note(format_args!("{e}"));
+            self.leftovers.push(group);
+        }
     }
 
     fn adopt_container(&mut self, bundle: &Path, held: &mut Held) -> Result<()> {
@@ -96,7 +152,7 @@ impl Pod {
             // It waits for a word that will not come, or has become its program without anybody being told.
             return self.undo_container(bundle);
         }
-        let exit = load_exit(bundle, "")?;
+        let exit = load_exit(bundle, "");
         let mut process = Process::recorded(&known);
         let fate = fate(&known.process, held.remove(&known.id))?;
         if let Some(exit) = &exit {
@@ -295,7 +351,10 @@ fn adopt_execs(container_id: &str, container: &mut Container) -> Result<Vec<(Key
         };
         let known = match record::load::<records::Process>(&records::exec_process(&container.bundle, &id)) {
             Ok(known) => known,
-            Err(record::Error::Missing { .. }) => {
+            Err(e) => {
+                if !matches!(e, record::Error::Missing { .. }) {
+                    set_aside(&records::exec_process(&container.bundle, &id), &e);
+                }
                 if let Some(leaf) = leaf()? {
                     leaf.kill()?;
                     // If it isn't empty yet, it goes with the container's.
@@ -303,10 +362,9 @@ fn adopt_execs(container_id: &str, container: &mut Container) -> Result<Vec<(Key
                 }
                 continue;
             }
-            Err(e) => return Err(e.into()),
         };
         let mut process = Process::recorded(&known);
-        match load_exit(&container.bundle, &id)? {
+        match load_exit(&container.bundle, &id) {
             Some(exit) => process.announce(exit),
             None => {
                 let key = Key::of(container_id, &id);
@@ -319,12 +377,24 @@ fn adopt_execs(container_id: &str, container: &mut Container) -> Result<Vec<(Key
     Ok(fates)
 }
 
-/// How a process ended, if that was recorded.
-fn load_exit(bundle: &Path, exec: &str) -> Result<Option<Exit>> {
-    match record::load::<Exit>(&records::exit(bundle, exec)) {
-        Ok(exit) => Ok(Some(exit)),
-        Err(record::Error::Missing { .. }) => Ok(None),
-        Err(e) => Err(e.into()),
+/// How a process ended, if that was recorded. Without the record it ends once more, as the kernel says it did.
+fn load_exit(bundle: &Path, exec: &str) -> Option<Exit> {
+    let path = records::exit(bundle, exec);
+    match record::load::<Exit>(&path) {
+        Ok(exit) => Some(exit),
+        Err(record::Error::Missing { .. }) => None,
+        Err(e) => {
+            set_aside(&path, &e);
+            None
+        }
+    }
+}
+
+/// Keeps a record that can't be used, for a person.
+fn set_aside(path: &Path, why: &record::Error) {
+    diary::note(format_args!("a record can't be used, and is set aside: {why}"));
+    if let Err(e) = record::quarantine(path) {
+        diary::note(format_args!("{e}"));
     }
 }
 

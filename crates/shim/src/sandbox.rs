@@ -65,7 +65,7 @@ pub struct Sandbox {
     /// Whether a container was put into pause's PID namespace: then the pod is one with it.
     pub(crate) pid_is_shared: bool,
     pins: Pins,
-    cgroup: Option<cgroup::Cgroup>,
+    pub(crate) cgroup: Option<cgroup::Cgroup>,
     starter: Option<Reply<SandboxView>>,
     waiters: Vec<Reply<Exit>>,
     exit: Option<Exit>,
@@ -152,6 +152,9 @@ impl Sandbox {
         self.pins = pins;
         self.cgroup = cgroup;
         self.exit = record.exit.clone();
+        if let Some(exit) = &record.exit {
+            self.pause.announce(exit.clone());
+        }
         self.started_at_ns = record.started_at_ns;
         self.restarts = record.pause_restarts;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::v1::{ContainerEventType, NamespaceMode};
+use cri::v1::ContainerEventType;
 use shim_api::shim::{self, Kind, ProcessState};
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, debug, error, info, warn};
@@ -335,8 +335,7 @@ impl Sandbox {
         }
     }
 
-    /// Pause has started or ended. A pod whose PID namespace is not shared gets a new pause from its shim and never
-    /// notices; a shared one has died with pause.
+    /// Pause runs, or the sandbox has ended with it. One that has died and is replaced is not told of as having ended.
     fn pause_is(&mut self, process: &shim::Process) {
         match process.state.enum_value_or_default() {
             ProcessState::PROCESS_STATE_RUNNING => {
@@ -350,21 +349,11 @@ impl Sandbox {
             }
             ProcessState::PROCESS_STATE_EXITED => {
                 self.state.pause = None;
-                if self.shares_pids() {
-                    self.not_ready("pause has ended, and the pod's processes with it");
-                }
+                self.not_ready("pause has ended, and the sandbox with it");
                 self.publish();
             }
             _ => {}
         }
-    }
-
-    fn shares_pids(&self) -> bool {
-        let linux = self.state.record.config.linux.as_ref();
-        let options = linux
-            .and_then(|l| l.security_context.as_ref())
-            .and_then(|s| s.namespace_options.as_ref());
-        options.is_none_or(|o| o.pid == NamespaceMode::Pod as i32)
     }
 
     fn observe(&mut self, process: &shim::Process) {
