@@ -21,7 +21,7 @@ use crate::disk::{make_dir, make_fifo, read_spec};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::node::Node;
-use crate::shim::{ExecStreams, ShimClient};
+use crate::shim::{ExecStreams, ShimClient, ShimError};
 use crate::spec;
 
 /// Bytes moved at a time.
@@ -159,6 +159,8 @@ impl Task {
                 stderr,
                 task: self,
             }),
+            // Nor would it answer who wants it forgotten: that is left to the background.
+            Err(error @ Error::Shim(ShimError::Silent { .. })) => Err(error),
             Err(error) => {
                 self.ended = true;
                 self.forget().await;

@@ -29,12 +29,15 @@ pub(crate) enum Message {
         all: bool,
         reply: Reply<()>,
     },
+    CloseStdin(ContainerId, Reply<()>),
     UpdateContainer(ContainerId, Box<LinuxContainerResources>, Reply<()>),
     RemoveContainer(ContainerId, Reply<()>),
     /// The shim says that something happened.
     Happened(Box<shim::Event>),
-    /// The shim has ended, or the connection with it has.
+    /// The shim has ended.
     ShimGone,
+    /// The connection with the shim has ended.
+    ConnectionLost,
     /// It is time to have the next shim take the pod over.
     TakeOver,
 }

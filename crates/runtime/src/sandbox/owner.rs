@@ -163,6 +163,7 @@ impl Sandbox {
             }
             Message::Happened(event) => self.happened(&event),
             Message::ShimGone => self.supervisor_ended().await,
+            Message::ConnectionLost => self.connection_lost().await,
             Message::TakeOver => self.take_over().await,
         }
     }
@@ -479,12 +480,14 @@ fn answer<T>(reply: Reply<T>, done: Result<T>) {
     let _ = reply.send(done.map_err(Into::into));
 }
 
-/// Brings what the shim tells into the owner's mailbox, in order, until the connection ends. (Its end is no news: the
-/// shim's pidfd tells of that.)
+/// Brings what the shim tells into the owner's mailbox, in order, until the connection ends, or the shim cuts off who does not
+/// keep up.
 async fn forward(mut events: Events, mailbox: mpsc::Sender<Message>) {
     while let Ok(Some(event)) = events.recv().await {
         if mailbox.send(Message::Happened(Box::new(event))).await.is_err() {
             return;
         }
     }
+    // An owner that has gone needs no connection.
+    let _ = mailbox.send(Message::ConnectionLost).await;
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   its pidfd is readable ─► supervisor_ended ──► take_over: connect, or start `hove-shim --adopt` ──► attend, take in
-//!   a restart of the node ──► resume ───────────────▲                      │ failed, or died again
+//!   its stream has ended ──► connection_lost ───────▲                      │ failed, or died again
+//!   a restart of the node ─► resume ────────────────┤                      │
 //!                                                   └── after a pause ◄────┤
 //!                                                                          └──► too often: the sandbox is not ready
 //! ```
@@ -36,6 +37,23 @@ impl Sandbox {
             // News of an earlier one.
             return;
         }
+        self.take_over_within_limits().await;
+    }
+
+    /// What the supervisor had to tell has ended. If it lives (a connection was broken, or this node did not keep up with it), a
+    /// new connection is made; otherwise its pidfd tells of its end.
+    pub(crate) async fn connection_lost(&mut self) {
+        let Some(process) = self.process.clone().filter(|_| self.state.record.intent == Intent::Run) else {
+            return;
+        };
+        // A process that dies closes its connections first.
+        if !process.exited_within(DEATH_LIMIT).await {
+            warn!("the connection with the pod's supervisor has ended; a new one is made");
+            self.take_over_within_limits().await;
+        }
+    }
+
+    async fn take_over_within_limits(&mut self) {
         match self.attempts.next(Instant::now()) {
             Some(Duration::ZERO) => self.take_over().await,
             Some(pause) => {

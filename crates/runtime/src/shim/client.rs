@@ -7,13 +7,16 @@ use std::time::Duration;
 use oci_spec::runtime::{LinuxResources, Process};
 use protobuf::{MessageField, well_known_types::any::Any};
 use shim_api::task::{self as api, Mount};
-use shim_api::{deadline, forever, sandbox, shim};
+use shim_api::{forever, sandbox, shim};
 use tokio::sync::watch;
 
 use super::ShimError;
 
 /// How long the shim may take for what the kernel does at once.
 const QUICK: Duration = Duration::from_secs(10);
+
+/// How long a process is waited for before its supervisor is asked whether it is there.
+const PROBE: Duration = Duration::from_secs(30);
 
 /// How long it may take to start a process: the kernel does it in a millisecond, a machine that swaps in seconds.
 const START: Duration = Duration::from_secs(60);
@@ -34,7 +37,10 @@ const REPLACEMENT_LIMIT: Duration = Duration::from_secs(15);
 
 /// A connection with a pod's shim, and after its death with the next one ([`ShimClient::replace`]). Clones share it.
 #[derive(Clone)]
-pub(crate) struct ShimClient(Arc<watch::Sender<shim_api::Client>>);
+pub(crate) struct ShimClient {
+    shim: Arc<watch::Sender<shim_api::Client>>,
+    socket: Arc<Path>,
+}
 
 /// One layer of a container's root, as mount(2) would take it.
 pub(crate) struct RootMount {
@@ -66,17 +72,37 @@ impl ShimClient {
     pub(crate) async fn connect(socket: &Path) -> Result<ShimClient> {
         shim_api::Client::connect(socket)
             .await
-            .map(|client| ShimClient(Arc::new(watch::Sender::new(client))))
+            .map(|client| ShimClient {
+                shim: Arc::new(watch::Sender::new(client)),
+                socket: socket.into(),
+            })
             .map_err(ShimError::of("connect"))
     }
 
     /// From now on, all who hold this one talk with the shim of `other`.
     pub(crate) fn replace(&self, other: &ShimClient) {
-        self.0.send_replace(other.now());
+        self.shim.send_replace(other.now());
     }
 
     fn now(&self) -> shim_api::Client {
-        self.0.borrow().clone()
+        self.shim.borrow().clone()
+    }
+
+    /// The answer to a call, unless the shim takes too long for it: one that is stopped, or hangs in the kernel, is named.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: &'static str,
+        answer: impl Future<Output = ttrpc::Result<T>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer.map_err(ShimError::of(call)),
+            Err(_) => Err(ShimError::Silent {
+                call,
+                socket: self.socket.clone(),
+                limit,
+            }),
+        }
     }
 
     pub(crate) async fn create_sandbox(&self, id: &str, bundle: &Path, netns: Option<&Path>) -> Result<()> {
@@ -86,8 +112,9 @@ impl ShimClient {
             netns_path: netns.map(text).unwrap_or_default(),
             ..Default::default()
         };
-        let answer = self.now().sandbox.create_sandbox(deadline(START), &request).await;
-        answer.map(drop).map_err(ShimError::of("CreateSandbox"))
+        let shim = self.now();
+        let answer = shim.sandbox.create_sandbox(forever(), &request);
+        self.within(START, "CreateSandbox", answer).await.map(drop)
     }
 
     /// Starts pause; its process id.
@@ -96,8 +123,9 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.now().sandbox.start_sandbox(deadline(START), &request).await;
-        answer.map(|a| a.pid).map_err(ShimError::of("StartSandbox"))
+        let shim = self.now();
+        let answer = shim.sandbox.start_sandbox(forever(), &request);
+        self.within(START, "StartSandbox", answer).await.map(|a| a.pid)
     }
 
     /// Kills all that runs in the pod.
@@ -106,8 +134,9 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.now().sandbox.stop_sandbox(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("StopSandbox"))
+        let shim = self.now();
+        let answer = shim.sandbox.stop_sandbox(forever(), &request);
+        self.within(QUICK, "StopSandbox", answer).await.map(drop)
     }
 
     /// Ends the shim.
@@ -116,8 +145,9 @@ impl ShimClient {
             sandbox_id: id.into(),
             ..Default::default()
         };
-        let answer = self.now().sandbox.shutdown_sandbox(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("ShutdownSandbox"))
+        let shim = self.now();
+        let answer = shim.sandbox.shutdown_sandbox(forever(), &request);
+        self.within(QUICK, "ShutdownSandbox", answer).await.map(drop)
     }
 
     pub(crate) async fn create_task(
@@ -141,8 +171,9 @@ impl ShimClient {
             stdout: streams.log,
             ..Default::default()
         };
-        let answer = self.now().task.create(deadline(START), &request).await;
-        answer.map(|a| a.pid).map_err(ShimError::of("Create"))
+        let shim = self.now();
+        let answer = shim.task.create(forever(), &request);
+        self.within(START, "Create", answer).await.map(|a| a.pid)
     }
 
     /// Starts a container's first process, or the exec `exec_id`; its process id.
@@ -152,8 +183,9 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.now().task.start(deadline(START), &request).await;
-        answer.map(|a| a.pid).map_err(ShimError::of("Start"))
+        let shim = self.now();
+        let answer = shim.task.start(forever(), &request);
+        self.within(START, "Start", answer).await.map(|a| a.pid)
     }
 
     pub(crate) async fn exec(&self, id: &str, exec_id: &str, process: &Process, streams: ExecStreams) -> Result<()> {
@@ -167,8 +199,9 @@ impl ShimClient {
             spec: json(PROCESS_TYPE, process),
             ..Default::default()
         };
-        let answer = self.now().task.exec(deadline(START), &request).await;
-        answer.map(drop).map_err(ShimError::of("Exec"))
+        let shim = self.now();
+        let answer = shim.task.exec(forever(), &request);
+        self.within(QUICK, "Exec", answer).await.map(drop)
     }
 
     /// Waits for the end of a process, without limit; its exit status. If the shim dies meanwhile, the next one is asked.
@@ -178,11 +211,17 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let mut shims = self.0.subscribe();
+        let mut shims = self.shim.subscribe();
         loop {
             let shim = shims.borrow_and_update().clone();
-            let answer = shim.task.wait(forever(), &request).await;
-            let answer = answer.map(|a| a.exit_status).map_err(ShimError::of("Wait"));
+            let mut end = std::pin::pin!(shim.task.wait(forever(), &request));
+            let answer = loop {
+                match tokio::time::timeout(PROBE, &mut end).await {
+                    Ok(answer) => break answer.map(|a| a.exit_status).map_err(ShimError::of("Wait")),
+                    // A process may take as long as it likes, its supervisor may not.
+                    Err(_) => drop(self.state().await?),
+                }
+            };
             let gone = answer.as_ref().is_err_and(ShimError::is_gone);
             if !gone || tokio::time::timeout(REPLACEMENT_LIMIT, shims.changed()).await.is_err() {
                 return answer;
@@ -199,8 +238,9 @@ impl ShimClient {
             all,
             ..Default::default()
         };
-        let answer = self.now().task.kill(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("Kill"))
+        let shim = self.now();
+        let answer = shim.task.kill(forever(), &request);
+        self.within(QUICK, "Kill", answer).await.map(drop)
     }
 
     /// Forgets a process that has ended.
@@ -210,8 +250,9 @@ impl ShimClient {
             exec_id: exec_id.into(),
             ..Default::default()
         };
-        let answer = self.now().task.delete(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("Delete"))
+        let shim = self.now();
+        let answer = shim.task.delete(forever(), &request);
+        self.within(QUICK, "Delete", answer).await.map(drop)
     }
 
     pub(crate) async fn resize(&self, id: &str, exec_id: &str, width: u16, height: u16) -> Result<()> {
@@ -222,8 +263,9 @@ impl ShimClient {
             height: height.into(),
             ..Default::default()
         };
-        let answer = self.now().task.resize_pty(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("ResizePty"))
+        let shim = self.now();
+        let answer = shim.task.resize_pty(forever(), &request);
+        self.within(QUICK, "ResizePty", answer).await.map(drop)
     }
 
     /// Tells a process that no more input will come.
@@ -234,8 +276,9 @@ impl ShimClient {
             stdin: true,
             ..Default::default()
         };
-        let answer = self.now().task.close_io(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("CloseIO"))
+        let shim = self.now();
+        let answer = shim.task.close_io(forever(), &request);
+        self.within(QUICK, "CloseIO", answer).await.map(drop)
     }
 
     pub(crate) async fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
@@ -244,16 +287,14 @@ impl ShimClient {
             resources: json(RESOURCES_TYPE, resources),
             ..Default::default()
         };
-        let answer = self.now().task.update(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("Update"))
+        let shim = self.now();
+        let answer = shim.task.update(forever(), &request);
+        self.within(QUICK, "Update", answer).await.map(drop)
     }
 
     pub(crate) async fn state(&self) -> Result<shim::StateResponse> {
-        self.now()
-            .pod
-            .state(deadline(QUICK), &shim::StateRequest::new())
-            .await
-            .map_err(ShimError::of("State"))
+        let (shim, request) = (self.now(), shim::StateRequest::new());
+        self.within(QUICK, "State", shim.pod.state(forever(), &request)).await
     }
 
     pub(crate) async fn watch(&self) -> Result<Events> {
@@ -269,8 +310,9 @@ impl ShimClient {
             container_id: id.into(),
             ..Default::default()
         };
-        let answer = self.now().pod.reopen_log(deadline(QUICK), &request).await;
-        answer.map(drop).map_err(ShimError::of("ReopenLog"))
+        let shim = self.now();
+        let answer = shim.pod.reopen_log(forever(), &request);
+        self.within(QUICK, "ReopenLog", answer).await.map(drop)
     }
 }
 

@@ -1,5 +1,9 @@
 //! What a call of the shim can answer besides its answer.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
 use cri::ErrorKind;
 use shim_api::{Failure, Kind};
 
@@ -14,6 +18,20 @@ pub enum ShimError {
         call: &'static str,
         /// How, and the shim's own words.
         failure: Failure,
+    },
+    /// The shim lives, and does not answer.
+    #[error(
+        "{call}: the supervisor that listens on {} does not answer within {limit:?}: see whether it is stopped \
+         (/proc/PID/status), and let it go on (SIGCONT) or kill it (it is replaced)",
+        socket.display()
+    )]
+    Silent {
+        /// Which call.
+        call: &'static str,
+        /// The shim's, in its sandbox's directory.
+        socket: Arc<Path>,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// The shim ended while the sandbox was being made.
     #[error("the pod's supervisor ended at once; it said: {log}")]
@@ -59,7 +77,7 @@ impl ShimError {
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self {
             ShimError::Failed { failure, .. } => failure.exit_code,
-            ShimError::Died { .. } => None,
+            ShimError::Silent { .. } | ShimError::Died { .. } => None,
         }
     }
 
@@ -76,6 +94,7 @@ impl ShimError {
 
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
+            ShimError::Silent { .. } => ErrorKind::DeadlineExceeded,
             ShimError::Died { .. } => ErrorKind::Internal,
             ShimError::Failed { failure, .. } => match failure.kind {
                 Kind::NotFound => ErrorKind::NotFound,

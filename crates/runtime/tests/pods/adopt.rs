@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use cri::RuntimeService;
 use cri::v1::*;
 use runtime::Runtime;
 
@@ -27,23 +26,6 @@ async fn replaced(host: &Host, sandbox: &str, old: i32) -> i32 {
 
 fn shim_log(host: &Host, sandbox: &str) -> String {
     std::fs::read_to_string(host.sandbox_dir(sandbox).join("shim.log")).unwrap()
-}
-
-async fn pid(host: &Host, container: &str) -> i64 {
-    let request = ContainerStatusRequest {
-        container_id: container.into(),
-        verbose: true,
-    };
-    let info = host
-        .runtime
-        .container_status(request)
-        .await
-        .unwrap()
-        .info
-        .remove("info")
-        .unwrap();
-    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
-    info["pid"].as_i64().unwrap()
 }
 
 /// Waits until the container's log has grown.
@@ -79,7 +61,7 @@ fn a_supervisor_is_replaced() {
         let mut containers = Vec::new();
         for name in ["a", "b", "c"] {
             let id = host.shell(&sandbox, name, WRITER).await;
-            let pid = pid(&host, &id).await;
+            let pid = host.container_pid(&id).await;
             containers.push((id, pid));
         }
         let mut shim = host.sandbox_pid(&sandbox, "shimPid").await;
@@ -96,7 +78,7 @@ fn a_supervisor_is_replaced() {
             );
         }
         for (id, before) in &containers {
-            assert_eq!(pid(&host, id).await, *before, "no container was restarted");
+            assert_eq!(host.container_pid(id).await, *before, "no container was restarted");
             assert_eq!(host.exec(id, &["echo", "hi"]).await.unwrap().stdout, b"hi\n");
             host.stop_container(id, 20).await.unwrap();
             check_code(&host.ended(id).await);
@@ -116,7 +98,7 @@ fn daemon_and_supervisor_die_together() {
         let id = host.shell(&sandbox, "main", WRITER).await;
         let short = host.shell(&sandbox, "short", "read x; exit 6").await;
         host.ended(&short).await;
-        let before = pid(&host, &id).await;
+        let before = host.container_pid(&id).await;
         let mut host = host;
         for _ in 0..3 {
             writes(&host, &id).await;
@@ -131,7 +113,7 @@ fn daemon_and_supervisor_die_together() {
             let status = host.sandbox_status(&sandbox).await.unwrap().status.unwrap();
             assert_eq!(status.state(), PodSandboxState::SandboxReady);
         }
-        assert_eq!(pid(&host, &id).await, before);
+        assert_eq!(host.container_pid(&id).await, before);
         assert_eq!(host.status(&short).await.state(), ContainerState::ContainerExited);
         host.stop_container(&id, 20).await.unwrap();
         check_code(&host.ended(&id).await);
@@ -195,11 +177,11 @@ fn pause_supervisor_and_daemon_die_at_once() {
         let sandbox = host.run(pod.clone()).await.unwrap();
         let id = host.create(&sandbox, container).await.unwrap();
         host.start(&id).await.unwrap();
-        let before = pid(&host, &id).await;
+        let before = host.container_pid(&id).await;
         let pause = host.sandbox_pid(&sandbox, "pid").await;
         let host = lose_all(host, &sandbox).await;
         assert_eq!(host.run(pod).await.unwrap(), sandbox, "it is ready");
-        assert_eq!(pid(&host, &id).await, before, "no container was restarted");
+        assert_eq!(host.container_pid(&id).await, before, "no container was restarted");
         let again = async {
             while [0, pause].contains(&host.sandbox_pid(&sandbox, "pid").await) {
                 tokio::task::yield_now().await;
@@ -255,7 +237,7 @@ fn an_exec_is_waited_for_across_a_supervisors_death() {
     on_a_host(|host| async move {
         let sandbox = host.run(host.pod("exec")).await.unwrap();
         let id = host.shell(&sandbox, "main", "mkfifo /tmp/go; exec sleep 1000").await;
-        let begun = format!("/proc/{}/root/tmp/begun", pid(&host, &id).await);
+        let begun = format!("/proc/{}/root/tmp/begun", host.container_pid(&id).await);
         // One whose start was not answered yet when the supervisor died is undone, and its caller is told so.
         let mut said = Err(cri::Error::internal("not tried"));
         for _ in 0..3 {

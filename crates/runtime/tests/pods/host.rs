@@ -213,6 +213,17 @@ impl Host {
         i32::try_from(info[key].as_i64().unwrap()).unwrap()
     }
 
+    /// The number of a container's first process.
+    pub async fn container_pid(&self, container: &str) -> i32 {
+        let request = ContainerStatusRequest {
+            container_id: container.into(),
+            verbose: true,
+        };
+        let mut response = self.runtime.container_status(request).await.unwrap();
+        let info: serde_json::Value = serde_json::from_str(&response.info.remove("info").unwrap()).unwrap();
+        i32::try_from(info["pid"].as_i64().unwrap()).unwrap()
+    }
+
     pub async fn exec(&self, container: &str, command: &[&str]) -> cri::Result<ExecSyncResponse> {
         self.exec_within(container, command, 20).await
     }

@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod adopt;
+mod attach;
 mod conformance;
+mod contact;
 mod failures;
 mod guests;
 mod host;

@@ -45,20 +45,7 @@ fn an_end_during_the_gap_is_not_missed() {
     on_a_host(|host| async move {
         let sandbox = host.run(host.pod("gap")).await.unwrap();
         let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
-        let request = ContainerStatusRequest {
-            container_id: id.clone(),
-            verbose: true,
-        };
-        let info = host
-            .runtime
-            .container_status(request)
-            .await
-            .unwrap()
-            .info
-            .remove("info")
-            .unwrap();
-        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
-        let pid = i32::try_from(info["pid"].as_i64().unwrap()).unwrap();
+        let pid = host.container_pid(&id).await;
         drop(host.runtime);
         kill(pid);
         assert!(dies(pid).await);
