@@ -100,6 +100,16 @@ impl ContainerDir {
         self.0.join("rootfs")
     }
 
+    /// The FIFO of its first process's input.
+    pub(crate) fn stdin(&self) -> PathBuf {
+        self.0.join("stdin")
+    }
+
+    /// FIFOs of clients that are just being attached.
+    pub(crate) fn attached(&self) -> PathBuf {
+        self.0.join("attached")
+    }
+
     pub(crate) fn execs(&self) -> PathBuf {
         self.0.join("execs")
     }

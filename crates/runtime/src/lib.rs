@@ -24,6 +24,7 @@
 
 mod api;
 mod apparmor;
+mod attach;
 mod blocking;
 mod cgroups;
 mod clock;

@@ -128,6 +128,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) life: Life,
     /// uid, gid and groups of its first process, once known.
     pub(crate) user: Option<(u32, u32, Vec<u32>)>,
+    /// Its input has ended, and nobody can open it again.
+    #[serde(default)]
+    pub(crate) stdin_closed: bool,
 }
 
 impl record::Record for ContainerRecord {

@@ -1,4 +1,4 @@
-//! The work behind the streaming URLs: exec with the client's own streams, and forwarded ports.
+//! The work behind the streaming URLs: exec with the client's own streams, attach ([`crate::attach`]), and forwarded ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -44,8 +44,8 @@ impl StreamingRuntime for Runtime {
         }
     }
 
-    async fn attach(&self, _request: AttachRequest, _io: StreamIo) -> Result<()> {
-        Err(cri::Error::unimplemented("Attach"))
+    async fn attach(&self, request: AttachRequest, io: StreamIo) -> Result<()> {
+        crate::attach::attach(&self.node, request, io).await
     }
 
     async fn port_forward(&self, pod_sandbox_id: &str, port: u16, mut stream: Box<dyn Duplex>) -> Result<()> {

@@ -1184,6 +1184,267 @@ impl ::protobuf::reflect::ProtobufValue for ReopenLogResponse {
     type RuntimeType = ::protobuf::reflect::rt::RuntimeTypeMessage<Self>;
 }
 
+// @@protoc_insertion_point(message:hove.shim.v1.AttachRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct AttachRequest {
+    // message fields
+    // @@protoc_insertion_point(field:hove.shim.v1.AttachRequest.container_id)
+    pub container_id: ::std::string::String,
+    // @@protoc_insertion_point(field:hove.shim.v1.AttachRequest.stdout)
+    pub stdout: ::std::string::String,
+    // @@protoc_insertion_point(field:hove.shim.v1.AttachRequest.stderr)
+    pub stderr: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:hove.shim.v1.AttachRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a AttachRequest {
+    fn default() -> &'a AttachRequest {
+        <AttachRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl AttachRequest {
+    pub fn new() -> AttachRequest {
+        ::std::default::Default::default()
+    }
+
+    fn generated_message_descriptor_data() -> ::protobuf::reflect::GeneratedMessageDescriptorData {
+        let mut fields = ::std::vec::Vec::with_capacity(3);
+        let mut oneofs = ::std::vec::Vec::with_capacity(0);
+        fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
+            "container_id",
+            |m: &AttachRequest| { &m.container_id },
+            |m: &mut AttachRequest| { &mut m.container_id },
+        ));
+        fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
+            "stdout",
+            |m: &AttachRequest| { &m.stdout },
+            |m: &mut AttachRequest| { &mut m.stdout },
+        ));
+        fields.push(::protobuf::reflect::rt::v2::make_simpler_field_accessor::<_, _>(
+            "stderr",
+            |m: &AttachRequest| { &m.stderr },
+            |m: &mut AttachRequest| { &mut m.stderr },
+        ));
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachRequest>(
+            "AttachRequest",
+            fields,
+            oneofs,
+        )
+    }
+}
+
+impl ::protobuf::Message for AttachRequest {
+    const NAME: &'static str = "AttachRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                18 => {
+                    self.stdout = is.read_string()?;
+                },
+                26 => {
+                    self.stderr = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        if !self.stdout.is_empty() {
+            my_size += ::protobuf::rt::string_size(2, &self.stdout);
+        }
+        if !self.stderr.is_empty() {
+            my_size += ::protobuf::rt::string_size(3, &self.stderr);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        if !self.stdout.is_empty() {
+            os.write_string(2, &self.stdout)?;
+        }
+        if !self.stderr.is_empty() {
+            os.write_string(3, &self.stderr)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> AttachRequest {
+        AttachRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.stdout.clear();
+        self.stderr.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static AttachRequest {
+        static instance: AttachRequest = AttachRequest {
+            container_id: ::std::string::String::new(),
+            stdout: ::std::string::String::new(),
+            stderr: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+impl ::protobuf::MessageFull for AttachRequest {
+    fn descriptor() -> ::protobuf::reflect::MessageDescriptor {
+        static descriptor: ::protobuf::rt::Lazy<::protobuf::reflect::MessageDescriptor> = ::protobuf::rt::Lazy::new();
+        descriptor.get(|| file_descriptor().message_by_package_relative_name("AttachRequest").unwrap()).clone()
+    }
+}
+
+impl ::std::fmt::Display for AttachRequest {
+    fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+        ::protobuf::text_format::fmt(self, f)
+    }
+}
+
+impl ::protobuf::reflect::ProtobufValue for AttachRequest {
+    type RuntimeType = ::protobuf::reflect::rt::RuntimeTypeMessage<Self>;
+}
+
+// @@protoc_insertion_point(message:hove.shim.v1.AttachResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct AttachResponse {
+    // special fields
+    // @@protoc_insertion_point(special_field:hove.shim.v1.AttachResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a AttachResponse {
+    fn default() -> &'a AttachResponse {
+        <AttachResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl AttachResponse {
+    pub fn new() -> AttachResponse {
+        ::std::default::Default::default()
+    }
+
+    fn generated_message_descriptor_data() -> ::protobuf::reflect::GeneratedMessageDescriptorData {
+        let mut fields = ::std::vec::Vec::with_capacity(0);
+        let mut oneofs = ::std::vec::Vec::with_capacity(0);
+        ::protobuf::reflect::GeneratedMessageDescriptorData::new_2::<AttachResponse>(
+            "AttachResponse",
+            fields,
+            oneofs,
+        )
+    }
+}
+
+impl ::protobuf::Message for AttachResponse {
+    const NAME: &'static str = "AttachResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> AttachResponse {
+        AttachResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static AttachResponse {
+        static instance: AttachResponse = AttachResponse {
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+impl ::protobuf::MessageFull for AttachResponse {
+    fn descriptor() -> ::protobuf::reflect::MessageDescriptor {
+        static descriptor: ::protobuf::rt::Lazy<::protobuf::reflect::MessageDescriptor> = ::protobuf::rt::Lazy::new();
+        descriptor.get(|| file_descriptor().message_by_package_relative_name("AttachResponse").unwrap()).clone()
+    }
+}
+
+impl ::std::fmt::Display for AttachResponse {
+    fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+        ::protobuf::text_format::fmt(self, f)
+    }
+}
+
+impl ::protobuf::reflect::ProtobufValue for AttachResponse {
+    type RuntimeType = ::protobuf::reflect::rt::RuntimeTypeMessage<Self>;
+}
+
 #[derive(Clone,Copy,PartialEq,Eq,Debug,Hash)]
 // @@protoc_insertion_point(enum:hove.shim.v1.Kind)
 pub enum Kind {
@@ -1371,18 +1632,22 @@ static file_descriptor_proto_data: &'static [u8] = b"\
     \x12\x16\n\x06groups\x18\r\x20\x03(\rR\x06groups\x12\x18\n\x07message\
     \x18\x0e\x20\x01(\tR\x07message\x12\x1d\n\nend_unseen\x18\x0f\x20\x01(\
     \x08R\tendUnseen\"5\n\x10ReopenLogRequest\x12!\n\x0ccontainer_id\x18\x01\
-    \x20\x01(\tR\x0bcontainerId\"\x13\n\x11ReopenLogResponse*\x93\x01\n\x04K\
-    ind\x12\x14\n\x10KIND_UNSPECIFIED\x10\0\x12\x10\n\x0cKIND_PRESENT\x10\
-    \x01\x12\x0f\n\x0bKIND_SYNCED\x10\x02\x12\x10\n\x0cKIND_CREATED\x10\x03\
-    \x12\x10\n\x0cKIND_STARTED\x10\x04\x12\x0f\n\x0bKIND_EXITED\x10\x05\x12\
-    \x0c\n\x08KIND_OOM\x10\x06\x12\x0f\n\x0bKIND_NOTICE\x10\x07*}\n\x0cProce\
-    ssState\x12\x1d\n\x19PROCESS_STATE_UNSPECIFIED\x10\0\x12\x19\n\x15PROCES\
-    S_STATE_CREATED\x10\x01\x12\x19\n\x15PROCESS_STATE_RUNNING\x10\x02\x12\
-    \x18\n\x14PROCESS_STATE_EXITED\x10\x032\xd1\x01\n\x03Pod\x12@\n\x05State\
-    \x12\x1a.hove.shim.v1.StateRequest\x1a\x1b.hove.shim.v1.StateResponse\
-    \x12:\n\x05Watch\x12\x1a.hove.shim.v1.WatchRequest\x1a\x13.hove.shim.v1.\
-    Event0\x01\x12L\n\tReopenLog\x12\x1e.hove.shim.v1.ReopenLogRequest\x1a\
-    \x1f.hove.shim.v1.ReopenLogResponseb\x06proto3\
+    \x20\x01(\tR\x0bcontainerId\"\x13\n\x11ReopenLogResponse\"b\n\rAttachReq\
+    uest\x12!\n\x0ccontainer_id\x18\x01\x20\x01(\tR\x0bcontainerId\x12\x16\n\
+    \x06stdout\x18\x02\x20\x01(\tR\x06stdout\x12\x16\n\x06stderr\x18\x03\x20\
+    \x01(\tR\x06stderr\"\x10\n\x0eAttachResponse*\x93\x01\n\x04Kind\x12\x14\
+    \n\x10KIND_UNSPECIFIED\x10\0\x12\x10\n\x0cKIND_PRESENT\x10\x01\x12\x0f\n\
+    \x0bKIND_SYNCED\x10\x02\x12\x10\n\x0cKIND_CREATED\x10\x03\x12\x10\n\x0cK\
+    IND_STARTED\x10\x04\x12\x0f\n\x0bKIND_EXITED\x10\x05\x12\x0c\n\x08KIND_O\
+    OM\x10\x06\x12\x0f\n\x0bKIND_NOTICE\x10\x07*}\n\x0cProcessState\x12\x1d\
+    \n\x19PROCESS_STATE_UNSPECIFIED\x10\0\x12\x19\n\x15PROCESS_STATE_CREATED\
+    \x10\x01\x12\x19\n\x15PROCESS_STATE_RUNNING\x10\x02\x12\x18\n\x14PROCESS\
+    _STATE_EXITED\x10\x032\x96\x02\n\x03Pod\x12@\n\x05State\x12\x1a.hove.shi\
+    m.v1.StateRequest\x1a\x1b.hove.shim.v1.StateResponse\x12:\n\x05Watch\x12\
+    \x1a.hove.shim.v1.WatchRequest\x1a\x13.hove.shim.v1.Event0\x01\x12L\n\tR\
+    eopenLog\x12\x1e.hove.shim.v1.ReopenLogRequest\x1a\x1f.hove.shim.v1.Reop\
+    enLogResponse\x12C\n\x06Attach\x12\x1b.hove.shim.v1.AttachRequest\x1a\
+    \x1c.hove.shim.v1.AttachResponseb\x06proto3\
 ";
 
 /// `FileDescriptorProto` object which was a source for this generated file
@@ -1400,7 +1665,7 @@ pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
     file_descriptor.get(|| {
         let generated_file_descriptor = generated_file_descriptor_lazy.get(|| {
             let mut deps = ::std::vec::Vec::with_capacity(0);
-            let mut messages = ::std::vec::Vec::with_capacity(7);
+            let mut messages = ::std::vec::Vec::with_capacity(9);
             messages.push(StateRequest::generated_message_descriptor_data());
             messages.push(StateResponse::generated_message_descriptor_data());
             messages.push(WatchRequest::generated_message_descriptor_data());
@@ -1408,6 +1673,8 @@ pub fn file_descriptor() -> &'static ::protobuf::reflect::FileDescriptor {
             messages.push(Process::generated_message_descriptor_data());
             messages.push(ReopenLogRequest::generated_message_descriptor_data());
             messages.push(ReopenLogResponse::generated_message_descriptor_data());
+            messages.push(AttachRequest::generated_message_descriptor_data());
+            messages.push(AttachResponse::generated_message_descriptor_data());
             let mut enums = ::std::vec::Vec::with_capacity(2);
             enums.push(Kind::generated_enum_descriptor_data());
             enums.push(ProcessState::generated_enum_descriptor_data());

@@ -43,6 +43,11 @@ impl PodClient {
         let mut cres = super::shim::ReopenLogResponse::new();
         ::ttrpc::async_client_request!(self, ctx, req, "hove.shim.v1.Pod", "ReopenLog", cres);
     }
+
+    pub async fn attach(&self, ctx: ttrpc::context::Context, req: &super::shim::AttachRequest) -> ::ttrpc::Result<super::shim::AttachResponse> {
+        let mut cres = super::shim::AttachResponse::new();
+        ::ttrpc::async_client_request!(self, ctx, req, "hove.shim.v1.Pod", "Attach", cres);
+    }
 }
 
 struct StateMethod {
@@ -78,6 +83,17 @@ impl ::ttrpc::r#async::MethodHandler for ReopenLogMethod {
     }
 }
 
+struct AttachMethod {
+    service: Arc<dyn Pod + Send + Sync>,
+}
+
+#[async_trait]
+impl ::ttrpc::r#async::MethodHandler for AttachMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
+        ::ttrpc::async_request_handler!(self, ctx, req, shim, AttachRequest, attach);
+    }
+}
+
 #[async_trait]
 pub trait Pod: Sync {
     async fn state(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::shim::StateRequest) -> ::ttrpc::Result<super::shim::StateResponse> {
@@ -88,6 +104,9 @@ pub trait Pod: Sync {
     }
     async fn reopen_log(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::shim::ReopenLogRequest) -> ::ttrpc::Result<super::shim::ReopenLogResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/hove.shim.v1.Pod/ReopenLog is not supported".to_string())))
+    }
+    async fn attach(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::shim::AttachRequest) -> ::ttrpc::Result<super::shim::AttachResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/hove.shim.v1.Pod/Attach is not supported".to_string())))
     }
 }
 
@@ -104,6 +123,9 @@ pub fn create_pod(service: Arc<dyn Pod + Send + Sync>) -> HashMap<String, ::ttrp
 
     methods.insert("ReopenLog".to_string(),
                     Box::new(ReopenLogMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+
+    methods.insert("Attach".to_string(),
+                    Box::new(AttachMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
 
     ret.insert("hove.shim.v1.Pod".to_string(), ::ttrpc::r#async::Service{ methods, streams });
     ret

@@ -1,10 +1,15 @@
 //! What may be asked of a process while it lives, and what is known of it.
 
+use std::path::Path;
+
+use logs::Stream;
 use oci_spec::runtime::LinuxResources;
 
+use crate::attached::Listener;
 use crate::event::{Key, Reply, View};
 use crate::failure::{Failure, Result};
 use crate::pod::Pod;
+use crate::pump::Pump;
 use crate::state::Verb;
 
 impl Pod {
@@ -99,24 +104,41 @@ impl Pod {
 
     /// Pod.ReopenLog
     pub(crate) fn reopen_log(&self, id: &str, reply: Reply<()>) {
-        let key = Key::Container(id.to_string());
-        let admitted = self.process(&key).and_then(|process| {
-            process.state().admit(Verb::ReopenLog, &key)?;
-            let pump = process.streams.pump.as_ref();
-            Ok(pump
-                .ok_or_else(|| Failure::Precondition(format!("{key} has no log")))?
-                .reopen())
+        answer_later(self.pump_of(id, Verb::ReopenLog).map(Pump::reopen), reply);
+    }
+
+    /// Pod.Attach: `paths` are the FIFOs for standard output and for errors; an empty one is not wanted.
+    pub(crate) fn attach(&self, id: &str, paths: [&str; 2], reply: Reply<()>) {
+        let attached = self.pump_of(id, Verb::Attach).and_then(|pump| {
+            let wanted = [Stream::Stdout, Stream::Stderr].into_iter().zip(paths);
+            let wanted = wanted.filter(|(_, path)| !path.is_empty());
+            let listeners = wanted.map(|(stream, path)| Listener::open(Path::new(path), stream));
+            Ok(pump.attach(listeners.collect::<Result<_>>()?))
         });
-        match admitted {
-            Ok(reopened) => drop(tokio::task::spawn_local(async move {
-                let _ = reply.send(reopened.await);
-            })),
-            Err(e) => drop(reply.send(Err(e))),
-        }
+        answer_later(attached, reply);
+    }
+
+    /// What carries a container's output into its log.
+    fn pump_of(&self, id: &str, verb: Verb) -> Result<&Pump> {
+        let key = Key::Container(id.to_string());
+        let process = self.process(&key)?;
+        process.state().admit(verb, &key)?;
+        let pump = process.streams.pump.as_ref();
+        pump.ok_or_else(|| Failure::Precondition(format!("{key} has no log")))
     }
 
     fn cgroup_of(&self, id: &str) -> Result<&cgroup::Cgroup> {
         let none = || Failure::Precondition(format!("container {id} has no cgroup"));
         self.container(id)?.cgroup.as_ref().ok_or_else(none)
+    }
+}
+
+/// Answers what a pump was asked once it has done it; the state machine does not wait.
+fn answer_later(asked: Result<impl Future<Output = Result<()>> + 'static>, reply: Reply<()>) {
+    match asked {
+        Ok(done) => drop(tokio::task::spawn_local(async move {
+            let _ = reply.send(done.await);
+        })),
+        Err(e) => drop(reply.send(Err(e))),
     }
 }

@@ -276,4 +276,10 @@ pub enum Request {
         id: String,
         reply: Reply<()>,
     },
+    Attach {
+        id: String,
+        stdout: String,
+        stderr: String,
+        reply: Reply<()>,
+    },
 }

@@ -66,6 +66,8 @@ pub struct Journal {
     encoded: u64,
     header: OwnedFd,
     spools: [Spool; 2],
+    /// Of each journal: what is from here on is kept, even if it is in the log.
+    kept_from: [u64; 2],
 }
 
 /// One stream's journal.
@@ -133,6 +135,7 @@ impl Journal {
             encoded: 0,
             header: file,
             spools,
+            kept_from: [u64::MAX; 2],
         };
         for (spool, done) in journal.spools.iter_mut().zip(journal.state.done) {
             spool.freed = done & !(PAGE - 1);
@@ -183,6 +186,25 @@ impl Journal {
         }
     }
 
+    /// How much was ever taken of a stream, in bytes.
+    pub fn taken(&self, stream: Stream) -> u64 {
+        self.spools[index(stream)].taken
+    }
+
+    /// Copies what was taken of a stream, from `from` on, into a pipe: how many bytes.
+    pub fn copy(&self, stream: Stream, from: u64, pipe: BorrowedFd<'_>) -> std::io::Result<usize> {
+        let spool = &self.spools[index(stream)];
+        let (mut at, length) = (from, usize::try_from(spool.taken - from).unwrap_or(usize::MAX));
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::pipe::splice(&spool.file, Some(&mut at), pipe, None, length, SpliceFlags::NONBLOCK)
+        })?)
+    }
+
+    /// What was taken from here on is not freed, for somebody copies it.
+    pub fn keep(&mut self, stream: Stream, from: u64) {
+        self.kept_from[index(stream)] = from;
+    }
+
     /// Formats what was taken of a stream into the log; with `idle` the unfinished line at its end too. An error means that
     /// the log takes nothing now: [`flush`](Self::flush) tries again.
     pub fn write(&mut self, stream: Stream, idle: bool) -> Result<()> {
@@ -220,8 +242,7 @@ impl Journal {
             let done = &mut self.state.done[piece.stream];
             *done += piece.length;
             self.state.skip = 0;
-            let done = *done;
-            if done - self.spools[piece.stream].freed >= FREE_BUSY {
+            if self.to_be_freed(piece.stream) >= FREE_BUSY {
                 self.free(piece.stream)?;
             }
         }
@@ -234,7 +255,7 @@ impl Journal {
             self.save()?;
         }
         for stream in 0..self.spools.len() {
-            if self.state.piece.is_none() && self.state.done[stream] - self.spools[stream].freed >= PAGE {
+            if self.state.piece.is_none() && self.to_be_freed(stream) >= PAGE {
                 self.free(stream)?;
             }
         }
@@ -276,10 +297,17 @@ impl Journal {
         self.writer.skip(usize::try_from(written).unwrap_or(usize::MAX));
     }
 
+    /// How much at the front of a journal nobody needs any more.
+    fn to_be_freed(&self, stream: usize) -> u64 {
+        let to = self.state.done[stream].min(self.kept_from[stream]);
+        to.saturating_sub(self.spools[stream].freed)
+    }
+
     /// Frees the front of a journal: not before the record points behind it.
     fn free(&mut self, stream: usize) -> Result<()> {
         self.save()?;
-        self.spools[stream].free(self.state.done[stream]);
+        let to = self.spools[stream].freed + self.to_be_freed(stream);
+        self.spools[stream].free(to);
         Ok(())
     }
 

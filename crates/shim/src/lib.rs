@@ -31,6 +31,7 @@
 pub mod state;
 
 pub mod adopt;
+mod attached;
 mod container;
 mod control;
 pub mod diary;

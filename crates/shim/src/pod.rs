@@ -144,6 +144,12 @@ impl Pod {
                 let _ = reply.send(Ok(()));
             }
             Request::ReopenLog { id, reply } => self.reopen_log(&id, reply),
+            Request::Attach {
+                id,
+                stdout,
+                stderr,
+                reply,
+            } => self.attach(&id, [&stdout, &stderr], reply),
         }
     }
 

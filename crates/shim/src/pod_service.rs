@@ -1,7 +1,10 @@
 //! hove.shim.v1.Pod, Hove's extension: see crates/shim-api/proto/shim.proto.
 
 use async_trait::async_trait;
-use shim_api::shim::{Event, ReopenLogRequest, ReopenLogResponse, StateRequest, StateResponse, WatchRequest};
+use shim_api::shim::{
+    AttachRequest, AttachResponse, Event, ReopenLogRequest, ReopenLogResponse, StateRequest, StateResponse,
+    WatchRequest,
+};
 use shim_api::shim_ttrpc::Pod;
 use tokio::sync::mpsc;
 use ttrpc::r#async::{ServerStreamSender, TtrpcContext};
@@ -43,5 +46,17 @@ impl Pod for PodService {
             })
             .await?;
         Ok(ReopenLogResponse::new())
+    }
+
+    async fn attach(&self, _: &TtrpcContext, request: AttachRequest) -> ttrpc::Result<AttachResponse> {
+        self.0
+            .ask(|reply| Request::Attach {
+                id: request.container_id,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                reply,
+            })
+            .await?;
+        Ok(AttachResponse::new())
     }
 }

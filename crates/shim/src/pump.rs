@@ -6,6 +6,8 @@
 //!   way of a [`Journal`], so that nothing is lost or doubled if the shim dies. When the log can't be written, it stops
 //!   taking: the container waits at its pipe, a notice says so, the write is tried again every [`RETRY_MS`], and nothing is
 //!   lost.
+//!   Who is attached gets a copy of what was taken, out of the journal and as fast as they read ([`Attached`]); the log waits for
+//!   none of them.
 //! - The copy pump carries bytes to a caller's FIFO or to a file, as containerd wants it.
 //!
 //! A FIFO is held open at both ends here, so that it never reports end of file or hang-up: the end of output is when
@@ -23,6 +25,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::attached::{Attached, Listener};
 use crate::event::Event;
 use crate::failure::{Failure, Result};
 use crate::journal::{self, Journal};
@@ -47,6 +50,7 @@ pub struct Pump {
 enum Command {
     Drain(oneshot::Sender<()>),
     Reopen(oneshot::Sender<Result<()>>),
+    Attach(Vec<Listener>, oneshot::Sender<Result<()>>),
 }
 
 /// Something to read output from.
@@ -152,6 +156,7 @@ impl Pump {
             stuck: journal.is_stuck(),
             burst: 0,
             journal,
+            attached: Attached::default(),
             draining: false,
             commands: receiver,
             orphaned: false,
@@ -196,10 +201,17 @@ impl Pump {
     /// Asks a log pump to open its file anew.
     pub fn reopen(&self) -> impl Future<Output = Result<()>> + use<> {
         let (done, answer) = oneshot::channel();
-        let asked = self
-            .commands
-            .first()
-            .is_some_and(|c| c.send(Command::Reopen(done)).is_ok());
+        self.ask(Command::Reopen(done), answer)
+    }
+
+    /// Asks a log pump for a copy of what it takes from now on.
+    pub fn attach(&self, listeners: Vec<Listener>) -> impl Future<Output = Result<()>> + use<> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Command::Attach(listeners, done), answer)
+    }
+
+    fn ask(&self, command: Command, answer: oneshot::Receiver<Result<()>>) -> impl Future<Output = Result<()>> + use<> {
+        let asked = self.commands.first().is_some_and(|c| c.send(command).is_ok());
         async move {
             if !asked {
                 return Err(Failure::Precondition("its output has ended".to_string()));
@@ -222,6 +234,7 @@ struct LogPump {
     stuck: bool,
     /// How much was taken since output last rested, in bytes.
     burst: usize,
+    attached: Attached,
     /// No process can write any more: what is read is all there will ever be.
     draining: bool,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -235,14 +248,21 @@ impl LogPump {
     async fn run(mut self) {
         // What an earlier shim has taken, and not written any more.
         self.write_all(false);
-        while !self.orphaned || self.stuck {
+        while !self.orphaned || self.stuck || self.attached.is_behind(&self.journal) {
             tokio::select! {
                 biased;
                 command = self.commands.recv(), if !self.orphaned => match command {
                     Some(Command::Drain(done)) => self.drain(done),
                     Some(Command::Reopen(done)) => self.reopen(done),
-                    None => self.orphaned = true,
+                    Some(Command::Attach(listeners, done)) => {
+                        let _ = done.send(self.attached.add(listeners, &self.journal));
+                    }
+                    None => {
+                        self.orphaned = true;
+                        self.attached.say_farewell();
+                    }
                 },
+                () = self.attached.ready(&self.journal) => self.attached.feed(&mut self.journal),
                 () = tokio::time::sleep(Duration::from_millis(RETRY_MS)), if self.stuck => self.retry(),
                 source = next_ready(&self.sources, self.next), if !self.stuck => {
                     self.next = source + 1;
@@ -258,6 +278,7 @@ impl LogPump {
         let mut budget = TURN;
         while !self.stuck && budget > 0 {
             let taken = self.take(source);
+            self.attached.feed(&mut self.journal);
             budget = budget.saturating_sub(taken);
             self.burst += taken;
             self.write(self.sources[source].stream, taken == 0);
@@ -335,6 +356,7 @@ impl LogPump {
         for source in 0..self.sources.len() {
             while self.take(source) > 0 {}
         }
+        self.attached.feed(&mut self.journal);
         self.write_all(true);
         self.rest();
         let _ = done.send(());
@@ -412,7 +434,7 @@ async fn copy(mut source: Source, sink: Sink, mut commands: mpsc::UnboundedRecei
             command = commands.recv() => match command {
                 Some(Command::Drain(done)) => Some(done),
                 // Not a log: the dropped sender says so.
-                Some(Command::Reopen(_)) => continue,
+                Some(Command::Reopen(_) | Command::Attach(..)) => continue,
                 None => return,
             },
         };

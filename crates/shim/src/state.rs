@@ -54,6 +54,8 @@ pub enum Verb {
     Pause,
     /// Pod.ReopenLog
     ReopenLog,
+    /// Pod.Attach
+    Attach,
 }
 
 impl State {
@@ -72,9 +74,9 @@ impl State {
             (Verb::Kill, Registered) => refuse("was not started yet"),
             (Verb::Kill, Creating | Created | Starting | Running) => Ok(()),
 
-            (Verb::Exec | Verb::Control | Verb::Pause | Verb::ReopenLog, Running) => Ok(()),
-            (Verb::ReopenLog | Verb::Control, Created | Starting) => Ok(()),
-            (Verb::Exec | Verb::Control | Verb::Pause | Verb::ReopenLog, _) => refuse("is not running"),
+            (Verb::Exec | Verb::Control | Verb::Pause | Verb::ReopenLog | Verb::Attach, Running) => Ok(()),
+            (Verb::ReopenLog | Verb::Control | Verb::Attach, Created | Starting) => Ok(()),
+            (Verb::Exec | Verb::Control | Verb::Pause | Verb::ReopenLog | Verb::Attach, _) => refuse("is not running"),
 
             (Verb::Delete, Registered | Exited) => Ok(()),
             (Verb::Delete, _) => refuse("has not ended: kill it, and wait for its end, before it is deleted"),
@@ -112,6 +114,7 @@ mod tests {
             (Verb::Control, "ppyyypp"),
             (Verb::Pause, "ppppypp"),
             (Verb::ReopenLog, "ppyyypp"),
+            (Verb::Attach, "ppyyypp"),
         ] {
             for (state, expected) in STATES.into_iter().zip(answers.chars()) {
                 let answer = match state.admit(verb, "it") {

@@ -1,4 +1,4 @@
-//! ExecSync, and the URLs of Exec and PortForward.
+//! ExecSync, and the URLs of Exec, Attach and PortForward.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use cri::{Error, ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
 
 use super::containers::{KILL_LIMIT, find};
+use crate::attach;
 use crate::exec::{Capped, Exec, Streams, pump_output};
 use crate::node::Node;
 use crate::status::sandbox_state;
@@ -90,6 +91,14 @@ pub(super) fn url(node: &Node, mut request: ExecRequest) -> Result<ExecResponse>
     request.container_id = id.to_string();
     Ok(ExecResponse {
         url: urls(node)?.exec(request)?,
+    })
+}
+
+pub(super) fn attach_url(node: &Node, mut request: AttachRequest) -> Result<AttachResponse> {
+    let (id, sandbox) = node.registry.container(&request.container_id)?;
+    attach::check(find(&sandbox.view(), &id)?, &mut request)?;
+    Ok(AttachResponse {
+        url: urls(node)?.attach(request)?,
     })
 }
 

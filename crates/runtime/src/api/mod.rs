@@ -106,6 +106,9 @@ impl RuntimeService for Runtime {
     async fn exec(&self, request: ExecRequest) -> Result<ExecResponse> {
         exec::url(&self.node, request)
     }
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse> {
+        exec::attach_url(&self.node, request)
+    }
     async fn port_forward(&self, request: PortForwardRequest) -> Result<PortForwardResponse> {
         exec::port_forward_url(&self.node, request)
     }

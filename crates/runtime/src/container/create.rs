@@ -190,6 +190,7 @@ impl Sandbox {
             config,
             life: Life::Created,
             user: None,
+            stdin_closed: false,
         })
     }
 

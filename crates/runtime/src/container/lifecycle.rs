@@ -1,5 +1,6 @@
 //! StartContainer, signals, UpdateContainerResources, RemoveContainer: what the owner does to a container that is there.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cri::ErrorKind;
@@ -61,7 +62,7 @@ impl Sandbox {
         let overlay = blocking(move || images.overlay(key.as_str())).await?;
         let dir = self.dir().container(id);
         let streams = self.streams(id)?;
-        self.held.hold_outputs(id, &dir)?;
+        self.held.hold_streams(id, &dir, self.has_stdin(id))?;
         let mut root = root_mount(&overlay);
         if let Some(maps) = spec::user_maps(&self.state.record.config)? {
             root.options.extend(maps.mount_options());
@@ -83,10 +84,11 @@ impl Sandbox {
         let log = container
             .record
             .log
-            .as_ref()
-            .map(|path| format!("cri://{}", path.display()))
-            .unwrap_or_default();
-        let stdin = self.dir().container(id).path().join("stdin");
+            .as_deref()
+            // Who attaches gets a copy of what goes into a log, so there is one always.
+            .unwrap_or(Path::new("/dev/null"));
+        let log = format!("cri://{}", log.display());
+        let stdin = self.dir().container(id).stdin();
         if config.stdin {
             make_fifo(&stdin)?;
         }
@@ -99,6 +101,24 @@ impl Sandbox {
             },
             log,
         })
+    }
+
+    /// Whether its input can be written to.
+    pub(crate) fn has_stdin(&self, id: &ContainerId) -> bool {
+        let container = self.state.containers.get(id);
+        container.is_some_and(|c| c.record.config.stdin && !c.record.stdin_closed)
+    }
+
+    /// Closes the input of a container for good: its first process meets end of file.
+    pub(crate) async fn close_stdin(&mut self, id: &ContainerId) -> Result<()> {
+        if !self.container(id)?.is_running() {
+            return Ok(());
+        }
+        self.with_container(id, |c| c.record.stdin_closed = true);
+        self.save_container(id)?;
+        self.publish();
+        self.held.release_stdin(id);
+        Ok(self.shim()?.close_stdin(id.as_str(), "").await?)
     }
 
     async fn failed_to_start(&mut self, shim: &ShimClient, id: &ContainerId, error: &Error) {

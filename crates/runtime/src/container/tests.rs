@@ -19,6 +19,7 @@ fn container() -> Container {
         resources: None,
         life: Life::Created,
         user: None,
+        stdin_closed: false,
     })
 }
 

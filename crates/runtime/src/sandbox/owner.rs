@@ -153,6 +153,10 @@ impl Sandbox {
                 let done = self.signal_container(&id, signal, all).await;
                 answer(reply, done);
             }
+            Message::CloseStdin(id, reply) => {
+                let done = self.close_stdin(&id).await;
+                answer(reply, done);
+            }
             Message::UpdateContainer(id, resources, reply) => {
                 let done = self.update_container(&id, *resources).await;
                 answer(reply, done);

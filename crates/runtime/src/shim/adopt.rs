@@ -213,8 +213,9 @@ impl Sandbox {
         }
         let id = ContainerId::from(process.container_id.as_str());
         let dir = self.dir().container(&id);
-        if let Err(error) = self.held.hold_outputs(&id, &dir) {
-            warn!(container = %id, %error, "its output is not safe if its supervisor dies");
+        let stdin = self.has_stdin(&id);
+        if let Err(error) = self.held.hold_streams(&id, &dir, stdin) {
+            warn!(container = %id, %error, "its streams are not safe if its supervisor dies");
         }
         self.held.hold_process(&id, name);
     }

@@ -305,6 +305,19 @@ impl ShimClient {
             .map_err(ShimError::of("Watch"))
     }
 
+    /// Has what a container writes from now on copied into FIFOs that are open for reading; no path: not wanted.
+    pub(crate) async fn attach(&self, id: &str, stdout: &Path, stderr: &Path) -> Result<()> {
+        let request = shim::AttachRequest {
+            container_id: id.into(),
+            stdout: text(stdout),
+            stderr: text(stderr),
+            ..Default::default()
+        };
+        let shim = self.now();
+        let answer = shim.pod.attach(forever(), &request);
+        self.within(QUICK, "Attach", answer).await.map(drop)
+    }
+
     pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = shim::ReopenLogRequest {
             container_id: id.into(),

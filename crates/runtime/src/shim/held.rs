@@ -1,6 +1,7 @@
 //! What the daemon holds open of a pod, so that nothing is lost while its supervisor is dead (invariant 4).
 //!
 //! - A container's output FIFOs: what it wrote stays in them when it ends.
+//! - The FIFO of its input: without a writer, it would meet end of file.
 //! - Pidfds: how a process ended, the kernel keeps for those who had one when it was reaped (Linux 6.15).
 //!
 //! Nothing is read or waited for here; the next supervisor gets the pidfds, and opens the FIFOs itself.
@@ -31,6 +32,7 @@ pub(crate) struct Held {
 struct Container {
     /// Only held.
     _outputs: Vec<OwnedFd>,
+    _stdin: Option<OwnedFd>,
     process: Option<Process>,
 }
 
@@ -41,8 +43,8 @@ struct Process {
 }
 
 impl Held {
-    /// Makes and opens the FIFOs that a container will write to; before it is made.
-    pub(crate) fn hold_outputs(&mut self, id: &ContainerId, dir: &ContainerDir) -> Result<()> {
+    /// Makes and opens the FIFOs that a container will write to; before it is made. With `stdin`, opens the one that it will read.
+    pub(crate) fn hold_streams(&mut self, id: &ContainerId, dir: &ContainerDir, stdin: bool) -> Result<()> {
         if self.containers.get(id).is_some_and(|held| !held._outputs.is_empty()) {
             return Ok(());
         }
@@ -52,8 +54,19 @@ impl Held {
             sys::fifo::make(&path)?;
             outputs.push(sys::fifo::open_both_ends(&path, true)?);
         }
-        self.containers.entry(id.clone()).or_default()._outputs = outputs;
+        let held = self.containers.entry(id.clone()).or_default();
+        held._outputs = outputs;
+        if stdin {
+            held._stdin = Some(sys::fifo::open_both_ends(&dir.stdin(), true)?);
+        }
         Ok(())
+    }
+
+    /// Its input is to end.
+    pub(crate) fn release_stdin(&mut self, id: &ContainerId) {
+        if let Some(held) = self.containers.get_mut(id) {
+            held._stdin = None;
+        }
     }
 
     /// Holds a container's first process. One that has ended is not held.

@@ -272,9 +272,12 @@ impl Host {
     pub async fn log(&self, container: &str) -> String {
         let path = self.status(container).await.log_path;
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        text.lines()
-            .map(|l| l.splitn(4, ' ').nth(3).unwrap().to_owned() + "\n")
-            .collect()
+        let message = |entry: &str| {
+            let [_time, _stream, tag, content] = entry.splitn(4, ' ').collect::<Vec<_>>().try_into().unwrap();
+            // P: the line goes on in the next entry.
+            content.to_owned() + if tag == "F" { "\n" } else { "" }
+        };
+        text.lines().map(message).collect()
     }
 
     pub fn sandbox_dir(&self, sandbox: &str) -> PathBuf {

@@ -63,14 +63,46 @@ fn exec_sync() {
     });
 }
 
-/// The client's side of a streamed exec.
-struct Client {
-    stdin: Option<DuplexStream>,
-    stdout: DuplexStream,
-    resize: mpsc::Sender<TerminalSize>,
+/// The tree: a child, one in a session of its own, one whose parent has ended, one that hears no signal, and the shell.
+#[test]
+fn a_command_that_takes_too_long_dies_with_all_that_it_started() {
+    const TREE: &str = "sleep 54321 & setsid sleep 54321 & (setsid sleep 54321 &) ; \
+                        setsid sh -c 'trap \"\" TERM HUP INT; sleep 54321 & sleep 54321' & \
+                        echo $(ps -o args | grep -c '^sleep 5432[1]'); exec sleep 54321";
+    on_a_host(|host| async move {
+        let sandbox = host.run(host.pod("late")).await.unwrap();
+        let id = host.shell(&sandbox, "main", "sleep 98765 & exec sleep 98765").await;
+        let count = async |what: &str| {
+            let count = format!("ps -o args | grep -c '^sleep {what}'");
+            let said = host.exec(&id, &["/bin/sh", "-c", &count]).await.unwrap();
+            String::from_utf8(said.stdout).unwrap().trim().to_owned()
+        };
+        let began = std::time::Instant::now();
+        let (late, ()) = tokio::join!(host.exec_within(&id, &["/bin/sh", "-c", TREE], 2), async {
+            while count("54321").await != "6" {
+                assert!(
+                    began.elapsed() < std::time::Duration::from_secs(2),
+                    "the tree does not grow"
+                );
+            }
+        });
+        let late = late.unwrap_err();
+        assert_eq!(late.kind, ErrorKind::DeadlineExceeded, "{late}");
+        assert!(late.message.contains("was killed"), "{late}");
+        assert_eq!(count("54321").await, "0", "the whole tree is killed");
+        assert_eq!(count("98765").await, "2", "and nothing else");
+        host.remove(&sandbox).await.unwrap();
+    });
 }
 
-fn client() -> (Client, StreamIo) {
+/// The client's side of a streamed exec.
+pub struct Client {
+    pub stdin: Option<DuplexStream>,
+    pub stdout: DuplexStream,
+    pub resize: mpsc::Sender<TerminalSize>,
+}
+
+pub fn client() -> (Client, StreamIo) {
     let (stdin, from_client) = tokio::io::duplex(1 << 16);
     let (stdout, to_client) = tokio::io::duplex(1 << 20);
     let (resize, sizes) = mpsc::channel(4);
@@ -101,7 +133,7 @@ fn request(id: &str, tty: bool, command: &[&str]) -> ExecRequest {
     }
 }
 
-async fn read_until(stream: &mut DuplexStream, end: &str) -> String {
+pub async fn read_until(stream: &mut DuplexStream, end: &str) -> String {
     let mut text = String::new();
     while !text.contains(end) {
         let mut buffer = [0; 1024];
