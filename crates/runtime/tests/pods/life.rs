@@ -138,9 +138,19 @@ fn concurrent_callers_share_one_creation() {
         // A caller that goes away does not stop the creation.
         {
             let run = host.run(host.pod("abandoned"));
-            let _ = tokio::time::timeout(std::time::Duration::from_micros(50), run).await;
+            let ended = tokio::time::timeout(std::time::Duration::from_micros(50), run).await;
+            assert!(ended.is_err(), "a sandbox takes longer than its caller's deadline");
         }
         let abandoned = host.run(host.pod("abandoned")).await.unwrap();
+        let all = host
+            .runtime
+            .list_pod_sandbox(ListPodSandboxRequest { filter: None })
+            .await;
+        let mut all: Vec<_> = all.unwrap().items.into_iter().map(|s| s.id).collect();
+        let mut expected = [ids[0].clone(), abandoned.clone()];
+        all.sort();
+        expected.sort();
+        assert_eq!(all, expected, "one sandbox for each name");
 
         let config = shell("main", "true");
         let first = host.create(&abandoned, config.clone()).await.unwrap();
