@@ -25,7 +25,7 @@ use crate::{Error, Result};
 /// How long a killed child is waited for. One that hangs in the kernel (a dead NFS server) is left to whoever reaps the
 /// caller's children. A caller that reaps none had better not get there: the first process of the PID namespace that the
 /// child joined does not end before the child is reaped.
-const REAP_LIMIT: Duration = Duration::from_secs(1);
+const REAP_LIMIT: Duration = Duration::from_millis(250);
 
 /// The largest /etc/passwd or /etc/group that is read from a container.
 const MAX_DATABASE_BYTES: u64 = 1 << 20;

@@ -7,9 +7,11 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::Spec;
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use serde_json::{Value, json};
 use starter::{Created, Error, ExecRequest, Executable, Identity, Request, Rootfs, RootfsMount, Size, Stdio};
 
@@ -25,6 +27,9 @@ pub const ALL_CAPABILITIES: [&str; 10] = [
     "CAP_SYS_CHROOT",
     "CAP_MKNOD",
 ];
+
+/// How long a process may take to end before those that it waits for are looked for.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
 pub enum Root {
     Directory,
@@ -273,12 +278,39 @@ impl Running {
 
     pub fn wait(&mut self) -> i32 {
         self.ended = true;
+        while !self.ends_within(REAP_INTERVAL) {
+            reap_strays(self.child.pid);
+        }
         let status = waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED)
             .unwrap()
             .unwrap();
         status
             .exit_status()
             .unwrap_or_else(|| 128 + status.terminating_signal().unwrap())
+    }
+}
+
+impl Running {
+    fn ends_within(&self, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).unwrap();
+        poll(&mut [PollFd::new(&self.child.pidfd, PollFlags::IN)], Some(&limit)).unwrap() > 0
+    }
+}
+
+/// Reaps what the starter has killed and left to its caller's reaper, as it does on a slow machine: the first process of a PID
+/// namespace, `init`, does not end before all that have joined the namespace are reaped.
+fn reap_strays(init: Pid) {
+    let namespace = |pid: Pid| fs::read_link(format!("/proc/{}/ns/pid", pid.as_raw_nonzero())).ok();
+    let Some(theirs) = namespace(init) else { return };
+    let children = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let children = children.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    for child in children.flat_map(|line| line.split(' ').filter_map(|n| n.parse().ok()).collect::<Vec<_>>()) {
+        let Some(child) = Pid::from_raw(child).filter(|child| *child != init) else {
+            continue;
+        };
+        if namespace(child).as_ref() == Some(&theirs) {
+            let _ = waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
     }
 }
 
