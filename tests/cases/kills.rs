@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use end_to_end::instance::{PATIENT, QUICK, condition, container};
-use end_to_end::{Host, case};
+use end_to_end::{Host, case, numbered};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -17,12 +17,12 @@ fn ready(pod: &Value) -> bool {
 }
 
 fn counter(host: &Host) -> Result<PathBuf> {
-    host.manifest(
-        "counter.yaml",
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: counter}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
-         - {name: c, image: 'localhost/hove/busybox:1', imagePullPolicy: Never, \
-         command: [sh, -c, 'n=0; while :; do echo number $n; n=$((n + 1)); sleep 0.1; done']}\n",
-    )
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: counter}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+         - {{name: c, image: 'localhost/hove/busybox:1', imagePullPolicy: Never, command: [sh, -c, '{}']}}\n",
+        numbered::endless("0.1")
+    );
+    host.manifest("counter.yaml", &manifest)
 }
 
 fn container_id(pod: &Value) -> Result<String> {
@@ -50,15 +50,7 @@ fn a_killed_node_is_replaced_under_a_run() {
         ensure!(ended.code() == 128 + 2, "{ended:?}");
         ensure!(node.pod("counter")?.is_none(), "the pod is still there");
         // Each line once, in order, over the gap.
-        let numbers: Vec<usize> = ended
-            .stdout
-            .lines()
-            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .collect();
-        ensure!(
-            numbers.iter().enumerate().all(|(wanted, number)| wanted == *number),
-            "{numbers:?}"
-        );
+        numbered::count(&ended.stdout)?;
         Ok(())
     });
 }
@@ -137,15 +129,7 @@ fn a_supervisor_that_was_killed_with_its_node_is_replaced() {
         ensure!(container(&pod, "c").is_some_and(|c| c["restartCount"] == 0), "{pod:#}");
         let said = node.output(["exec", "counter", "--", "echo", "still here"])?;
         ensure!(said == "still here\n", "{said}");
-        let logs = node.output(["logs", "counter"])?;
-        let numbers: Vec<usize> = logs
-            .lines()
-            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .collect();
-        ensure!(
-            numbers.iter().enumerate().all(|(wanted, number)| wanted == *number),
-            "{numbers:?}"
-        );
+        numbered::count(&node.output(["logs", "counter"])?)?;
         let described = node.output(["describe", "pod", "counter"])?;
         ensure!(described.contains("SupervisorReplaced"), "{described}");
         node.output(["delete", "pod", "counter"])?;

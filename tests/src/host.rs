@@ -49,6 +49,13 @@ pub fn case(images: &[&str], test: impl FnOnce(&Host) -> Result<()> + Send) {
             return;
         }
     };
+    if let Err(error) = on_a_host(hove, test) {
+        panic!("{error:?}");
+    }
+}
+
+/// Runs `test` on a host of its own and audits it.
+pub fn on_a_host(hove: PathBuf, test: impl FnOnce(&Host) -> Result<()> + Send) -> Result<()> {
     let outcome = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let host = Host::new(hove)?;
@@ -57,11 +64,7 @@ pub fn case(images: &[&str], test: impl FnOnce(&Host) -> Result<()> + Send) {
         });
         thread.join()
     });
-    match outcome {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:?}"),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 impl Host {
@@ -143,18 +146,38 @@ impl Host {
 
     /// Waits until the nodes have ended by themselves, as they do once nothing runs; then nothing of them may be left.
     pub fn finish(self) -> Result<()> {
-        let scope = self.scope.borrow().clone();
+        self.wait_for_nodes()?;
+        // What the harness made is no remainder.
+        self.check_against(
+            &self.before,
+            |r| matches!(r, Remainder::Mount { path, .. } if path.ends_with("state")),
+        )
+    }
+
+    /// Waits until the nodes have ended by themselves.
+    pub fn wait_for_nodes(&self) -> Result<()> {
         for node in self.node_pids()? {
             ensure!(
                 running::wait_for_end(node, NODE_END)?,
                 "node {node} did not end although nothing runs"
             );
         }
+        Ok(())
+    }
+
+    /// What is there, for a later [`Host::check_against`].
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(audit::snapshot(&self.scope.borrow())?)
+    }
+
+    /// Fails when more is there than before, but for what is `expected`, or a container's snapshot is left. The kernel has its
+    /// time to collect.
+    pub fn check_against(&self, before: &Snapshot, expected: impl Fn(&Remainder) -> bool) -> Result<()> {
         let deadline = Instant::now() + SETTLE;
         let left = loop {
-            let left: Vec<_> = audit::diff(&self.before, &audit::snapshot(&scope)?)
+            let left: Vec<_> = audit::diff(before, &self.snapshot()?)
                 .into_iter()
-                .filter(|r| !self.expected(r))
+                .filter(|remainder| !expected(remainder))
                 .collect();
             if left.is_empty() || Instant::now() > deadline {
                 break left;
@@ -178,14 +201,6 @@ impl Host {
             .collect::<String>();
         ensure!(left.is_empty(), "left behind:\n{list}{}", self.stories());
         Ok(())
-    }
-
-    /// What the harness made.
-    fn expected(&self, remainder: &Remainder) -> bool {
-        match remainder {
-            Remainder::Mount { path, .. } => path.ends_with("state"),
-            _ => false,
-        }
     }
 
     /// The daemons that are alive.

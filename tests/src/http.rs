@@ -66,6 +66,13 @@ pub fn post_unix(socket: &Path, path: &str, body: &str, limit: Duration) -> Resu
     request(stream, "POST", "localhost", path, body)
 }
 
+/// `DELETE` over a unix socket.
+pub fn delete_unix(socket: &Path, path: &str, limit: Duration) -> Result<Answer<UnixStream>> {
+    let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(limit))?;
+    request(stream, "DELETE", "localhost", path, "")
+}
+
 fn request<S: Read + Write>(mut stream: S, method: &str, host: &str, path: &str, body: &str) -> Result<Answer<S>> {
     write!(
         stream,

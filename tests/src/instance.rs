@@ -214,7 +214,7 @@ impl Instance {
     /// Waits, by a watch, until the pod is as `accept` wants it, and returns it.
     pub fn wait_for_pod(&self, name: &str, accept: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut last = Value::Null;
-        let found = self.watch(name, |kind, pod| {
+        let found = self.watch(name, "", |kind, pod| {
             last = pod.clone();
             kind != "DELETED" && accept(pod)
         })?;
@@ -227,21 +227,30 @@ impl Instance {
 
     /// Waits, by a watch, until there is no pod of that name.
     pub fn wait_for_pod_gone(&self, name: &str) -> Result<()> {
-        if !self.api_socket().exists() || self.pod(name)?.is_none() {
+        if !self.api_socket().exists() {
             return Ok(());
         }
+        let response = http::get_unix(&self.api_socket(), &of_name(name), QUICK)?.response()?;
+        let list: Value = serde_json::from_str(&response.body)?;
+        if list["items"].as_array().is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
+        // From that list on: it may go before the watch begins.
+        let since = list["metadata"]["resourceVersion"]
+            .as_str()
+            .context("a list without version")?;
         ensure!(
-            self.watch(name, |kind, _| kind == "DELETED")?,
+            self.watch(name, &format!("&resourceVersion={since}"), |kind, _| kind == "DELETED")?,
             "pod {name} is still there"
         );
         Ok(())
     }
 
-    /// Watches until `done` says so; false if it did not in time. A list comes first, so nothing is missed.
-    fn watch(&self, name: &str, mut done: impl FnMut(&str, &Value) -> bool) -> Result<bool> {
+    /// Watches until `done` says so; false if it did not in time. Without `since` the pod as it is comes first.
+    fn watch(&self, name: &str, since: &str, mut done: impl FnMut(&str, &Value) -> bool) -> Result<bool> {
         let deadline = Instant::now() + PATIENT;
         while Instant::now() < deadline {
-            let path = format!("/api/v1/namespaces/default/pods?watch=true&fieldSelector=metadata.name%3D{name}");
+            let path = format!("{}&watch=true{since}", of_name(name));
             let mut answer = match http::get_unix(&self.api_socket(), &path, PATIENT) {
                 Ok(answer) => answer,
                 // The node is being started by the command that the test has just spawned.
@@ -298,6 +307,11 @@ pub(crate) fn daemons_of(directory: &Path) -> Result<Vec<Pid>> {
     Ok(daemons
         .filter_map(|process| Pid::from_raw(process.pid.cast_signed()))
         .collect())
+}
+
+/// The path of the list that has this pod alone.
+fn of_name(name: &str) -> String {
+    format!("/api/v1/namespaces/default/pods?fieldSelector=metadata.name%3D{name}")
 }
 
 fn is_absent(cause: &(dyn std::error::Error + 'static)) -> bool {

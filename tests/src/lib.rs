@@ -14,6 +14,8 @@
 //!     node.wait_for_pod("web", |pod| …)   by a watch on the API
 //! ```
 //!
+//! `cargo xtask soak` is a program of its own on the same harness, in soak/.
+//!
 //! Binaries: `HOVE_BIN_DIR` (what `cargo xtask test` sets), else those that cargo built last. Images:
 //! target/images/*.tar (`cargo xtask images`). A test that can't run prints `SKIPPED: …` and passes; xtask counts it.
 
@@ -23,6 +25,7 @@ pub mod binaries;
 pub mod host;
 pub mod http;
 pub mod instance;
+pub mod numbered;
 pub mod running;
 
 use std::path::PathBuf;

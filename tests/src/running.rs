@@ -138,6 +138,11 @@ impl Running {
         })
     }
 
+    /// What it has written to standard error until now.
+    pub fn words(&self) -> String {
+        self.stderr.get()
+    }
+
     /// Writes to its standard input.
     pub fn write(&mut self, text: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("standard input is closed")?;

@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod images;
 mod packages;
+mod soak;
 mod tally;
 mod test;
 mod tidy;
@@ -40,6 +41,8 @@ enum Chore {
         /// Arguments of the test program, such as the name of a test
         arguments: Vec<String>,
     },
+    /// Let thousands of pods live while the processes that hold them up are killed, then run every fuzz target
+    Soak(soak::Ask),
     /// Check what the compiler does not: allowed edges between crates, unsafe code, names, generated code
     Tidy,
     /// Build the images of the examples and tests from Debian's packages, into target/images
@@ -58,6 +61,7 @@ fn main() -> Result<()> {
         Chore::Test { filter } => test::run(&root, filter.as_deref()),
         Chore::Conformance { arguments } => conformance::run(&root, &arguments),
         Chore::Vm(ask) => vm::run(&root, &ask),
+        Chore::Soak(ask) => soak::run(&root, &ask),
         Chore::Tidy => tidy::run(&root),
         Chore::Images { group: None } => images::run(&root).map(drop),
         Chore::Images { group: Some(group) } => images::group(&root, &group).map(drop),
