@@ -29,7 +29,8 @@ fn of(pid: rustix::process::Pid, kind: &str) -> String {
         .to_string()
 }
 
-/// A container that runs until it is dropped.
+/// A container that runs until it is dropped. Its root goes with the bench, which must stay until then: what it says it says
+/// before it looks for `sleep`.
 fn sleeper(bench: &Bench) -> support::Running {
     let mut running = bench.start().unwrap();
     assert_eq!(running.first_line(), "up");
@@ -54,7 +55,8 @@ fn listed_kinds_are_new_and_the_rest_is_the_hosts() {
 
 #[test]
 fn namespaces_of_another_process_are_joined_by_path_and_by_descriptor() {
-    let holder = sleeper(&Bench::sh("echo up; sleep 1000"));
+    let holding = Bench::sh("echo up; sleep 1000");
+    let holder = sleeper(&holding);
     let pid = holder.child.pid;
     let mut bench = Bench::sh(LIST);
     for (oci, kind) in [("ipc", "ipc"), ("network", "net"), ("uts", "uts")] {
@@ -266,7 +268,8 @@ fn exec_into_a_container_that_ended_is_an_error() {
 
 #[test]
 fn a_pid_namespace_without_its_first_process_takes_no_more() {
-    let mut holder = sleeper(&Bench::sh("echo up; exec sleep 1000"));
+    let bench = Bench::sh("echo up; exec sleep 1000");
+    let mut holder = sleeper(&bench);
     let path = format!("/proc/{}/ns/pid", holder.child.pid.as_raw_nonzero());
     let mut bench = Bench::new(&["true"]);
     bench.namespace("pid", Some("pinned"));
