@@ -48,6 +48,7 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("spec.hostIPC", Honoured),
     ("spec.hostNetwork", Honoured),
     ("spec.hostPID", Honoured),
+    ("spec.hostUsers", Honoured),
     ("spec.hostname", Honoured),
     ("spec.nodeName", NoEffect("there is one node")),
     ("spec.os", Honoured),

@@ -205,6 +205,14 @@ fn every_problem_is_named_at_once() {
             ],
         ),
         (
+            "{hostUsers: false, hostNetwork: true, hostPID: true, hostIPC: true, containers: [{name: c, image: i}]}",
+            &[
+                "spec.hostNetwork: Forbidden: when `hostUsers` is false",
+                "spec.hostPID: Forbidden: when `hostUsers` is false",
+                "spec.hostIPC: Forbidden: when `hostUsers` is false",
+            ],
+        ),
+        (
             "{hostNetwork: true, containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 81}]}]}",
             &[
                 "spec.containers[0].ports[0].containerPort: Invalid value: 80: must match `hostPort` when `hostNetwork` is true",

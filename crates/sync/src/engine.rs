@@ -20,6 +20,7 @@ use volume::Volumes;
 use crate::{
     config::Node,
     labels,
+    users::Choices,
     worker::{Desired, PodId, Worker},
 };
 
@@ -78,6 +79,7 @@ pub(crate) struct Shared {
     pub store: Arc<Store>,
     pub recorder: Recorder,
     pub volumes: Volumes,
+    pub users: Choices,
     pub node: Node,
 }
 
@@ -126,6 +128,7 @@ impl Engine {
             store,
             recorder,
             volumes,
+            users: Choices::default(),
             node,
         });
         Ok(Engine {

@@ -44,6 +44,7 @@ mod report;
 mod start;
 mod stop;
 mod sync_pod;
+mod users;
 mod worker;
 
 pub use engine::{Config, Engine, Error};

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use cri::v1;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::labels;
+use crate::{
+    config::users::{self, UserIds},
+    labels,
+};
 
 /// One pod's sandboxes and containers, of all attempts, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +32,8 @@ pub struct Sandbox {
     pub ips: Vec<String>,
     /// Whether it is on the host's network, if the runtime says so.
     pub host_network: Option<bool>,
+    /// Its ids on the host, if it has a user namespace of its own.
+    pub users: Option<UserIds>,
 }
 
 /// What a container does.
@@ -131,9 +136,7 @@ impl Container {
 /// A sandbox as the CRI lists it, with what its status adds.
 pub(crate) fn sandbox(listed: &v1::PodSandbox, status: Option<&v1::PodSandboxStatus>) -> Sandbox {
     let network = status.and_then(|status| status.network.as_ref());
-    let options = status
-        .and_then(|status| status.linux.as_ref()?.namespaces.as_ref()?.options.as_ref())
-        .map(|options| options.network == v1::NamespaceMode::Node as i32);
+    let options = status.and_then(namespace_options);
     let ips = network
         .into_iter()
         .flat_map(|network| std::iter::once(&network.ip).chain(network.additional_ips.iter().map(|ip| &ip.ip)))
@@ -146,8 +149,14 @@ pub(crate) fn sandbox(listed: &v1::PodSandbox, status: Option<&v1::PodSandboxSta
         attempt: listed.metadata.as_ref().map_or(0, |metadata| metadata.attempt),
         ready: state == v1::PodSandboxState::SandboxReady as i32,
         ips,
-        host_network: options,
+        host_network: options.map(|options| options.network == v1::NamespaceMode::Node as i32),
+        users: options.and_then(|options| users::ranges(options).next().map(|(first, _)| UserIds(first))),
     }
+}
+
+/// The namespaces that a sandbox has, if the runtime says so.
+pub(crate) fn namespace_options(status: &v1::PodSandboxStatus) -> Option<&v1::NamespaceOption> {
+    status.linux.as_ref()?.namespaces.as_ref()?.options.as_ref()
 }
 
 /// A container as the CRI describes it.

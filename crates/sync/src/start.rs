@@ -8,7 +8,7 @@ use objects::EventType;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{container, security},
+    config::{container, security, users::UserIds},
     decide::Start,
     engine::Shared,
     files,
@@ -21,6 +21,8 @@ pub(crate) struct Place<'a> {
     pub sandbox_config: &'a v1::PodSandboxConfig,
     pub pod_ips: &'a [String],
     pub volumes: &'a std::collections::BTreeMap<String, std::path::PathBuf>,
+    /// The sandbox's ids on the host, if it has a user namespace of its own.
+    pub users: Option<UserIds>,
     /// Ends a pull.
     pub interrupt: &'a CancellationToken,
 }
@@ -109,9 +111,13 @@ async fn create(
         volumes: place.volumes,
         image_id: &image.id,
     };
+    let mut config = container::config(pod, spec, start, &around);
+    if let Some(users) = place.users {
+        users.give_to_container(&mut config);
+    }
     let request = v1::CreateContainerRequest {
         pod_sandbox_id: place.sandbox_id.to_owned(),
-        config: Some(container::config(pod, spec, start, &around)),
+        config: Some(config),
         sandbox_config: Some(place.sandbox_config.clone()),
     };
     let begin = Instant::now();

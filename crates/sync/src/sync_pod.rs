@@ -15,12 +15,12 @@ use objects::EventType;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::sandbox,
+    config::{sandbox, users::UserIds},
     decide::{self, Kill, PodActions, Start},
     engine::Shared,
     files,
     memory::Memory,
-    observed::{PodStatusFromCri, State},
+    observed::{PodStatusFromCri, Sandbox, State},
     report::{Reporter, took},
     start::{Place, start_container},
     stop,
@@ -74,6 +74,7 @@ struct Ready {
     config: v1::PodSandboxConfig,
     ips: Vec<String>,
     volumes: BTreeMap<String, PathBuf>,
+    users: Option<UserIds>,
 }
 
 impl Pass<'_> {
@@ -135,19 +136,21 @@ impl Pass<'_> {
             // The decision to start containers presupposes a sandbox that is ready.
             return Ok(self.status.newest_sandbox().map(|sandbox| Ready {
                 id: sandbox.id.clone(),
-                config: sandbox::config(self.pod, sandbox.attempt, &self.shared.node),
+                config: self.sandbox_config(sandbox.attempt, sandbox.users),
                 ips: self.ips(sandbox.ips.clone()),
                 volumes,
+                users: sandbox.users,
             }));
         };
         match self.create_sandbox(attempt).await {
-            Ok((id, config, ips)) => {
+            Ok(created) => {
                 self.memory.sandbox_started();
                 Ok(Some(Ready {
-                    id,
-                    config,
-                    ips: self.ips(ips),
+                    ips: self.ips(created.ips),
+                    id: created.id,
+                    config: self.sandbox_config(attempt, created.users),
                     volumes,
+                    users: created.users,
                 }))
             }
             Err(message) => {
@@ -161,20 +164,32 @@ impl Pass<'_> {
         }
     }
 
-    async fn create_sandbox(&self, attempt: u32) -> Result<(String, v1::PodSandboxConfig, Vec<String>), String> {
+    fn sandbox_config(&self, attempt: u32, users: Option<UserIds>) -> v1::PodSandboxConfig {
+        let mut config = sandbox::config(self.pod, attempt, &self.shared.node);
+        if let Some(users) = users {
+            users.give_to_sandbox(&mut config);
+        }
+        config
+    }
+
+    async fn create_sandbox(&self, attempt: u32) -> Result<Sandbox, String> {
         let begin = Instant::now();
         let runtime = &self.shared.runtime;
         files::make_log_directory(crate::config::Identity::of(self.pod), &self.shared.node)
             .map_err(|error| error.to_string())?;
-        let config = sandbox::config(self.pod, attempt, &self.shared.node);
         let handler = self
             .pod
             .spec
             .as_ref()
             .and_then(|spec| spec.runtime_class_name.clone())
             .unwrap_or_default();
+        let host_users = self.pod.spec.as_ref().and_then(|spec| spec.host_users);
+        let users = match host_users {
+            Some(false) => Some(self.shared.users.choose(&**runtime, &handler).await?),
+            _ => None,
+        };
         let request = v1::RunPodSandboxRequest {
-            config: Some(config.clone()),
+            config: Some(self.sandbox_config(attempt, users.as_ref().map(|users| users.ids))),
             runtime_handler: handler,
         };
         let id = runtime
@@ -195,15 +210,15 @@ impl Pass<'_> {
             id: id.clone(),
             ..Default::default()
         };
-        let ips = crate::observed::sandbox(&listed, status.as_ref()).ips;
-        let place = if ips.is_empty() {
+        let sandbox = crate::observed::sandbox(&listed, status.as_ref());
+        let place = if sandbox.ips.is_empty() {
             String::new()
         } else {
-            format!(" with address {}", ips.join(", "))
+            format!(" with address {}", sandbox.ips.join(", "))
         };
         let message = format!("Started pod sandbox{place} in {}", took(begin.elapsed()));
         self.reporter().pod(EventType::Normal, "SandboxStarted", &message);
-        Ok((id, config, ips))
+        Ok(sandbox)
     }
 
     /// The pod's addresses: on the host's network, the host's.
@@ -243,6 +258,7 @@ impl Pass<'_> {
             sandbox_config: &sandbox.config,
             pod_ips: &sandbox.ips,
             volumes: &sandbox.volumes,
+            users: sandbox.users,
             interrupt: self.interrupt,
         };
         match start_container(self.shared, self.pod, spec, start, &place).await {

@@ -47,6 +47,7 @@ fn sandbox(attempt: u32, ready: bool) -> Sandbox {
         ready,
         ips: vec!["10.0.0.2".into()],
         host_network: Some(false),
+        users: None,
     }
 }
 

@@ -719,3 +719,68 @@ async fn death_at_any_call_changes_nothing_in_the_end() {
     }
     assert!(crashes > 20, "{crashes}");
 }
+
+const OWN_USERS: &str = "{hostUsers: false, terminationGracePeriodSeconds: 0, containers: [{name: c, image: i}]}";
+
+fn pod_named(name: &str, spec: &str) -> String {
+    format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: ns}}, spec: {spec}}}")
+}
+
+#[tokio::test]
+async fn pods_with_user_namespaces_have_ids_that_nobody_else_has() {
+    let mut node = Node::new();
+    let keys: Vec<Key> = (0..8)
+        .map(|n| node.apply(&pod_named(&format!("p{n}"), OWN_USERS)))
+        .collect();
+    for key in &keys {
+        node.until(key, "ready", is_ready).await;
+    }
+    let before = node.machine.users();
+    assert_eq!(before.len(), keys.len());
+    let mut firsts: Vec<u32> = before.values().map(|ids| ids.host_id).collect();
+    firsts.sort_unstable();
+    assert!(firsts.windows(2).all(|pair| pair[1] - pair[0] >= 65536), "{firsts:?}");
+    assert!(before.values().all(|ids| (ids.container_id, ids.length) == (0, 65536)));
+
+    // Another engine finds them again: a container that is started anew gets its sandbox's.
+    node.kill().await;
+    node.machine.end("c", 1, "Error");
+    node.start();
+    let another = node.apply(&pod_named("another", OWN_USERS));
+    node.until(&another, "ready", is_ready).await;
+    for key in &keys {
+        node.until(key, "ready", is_ready).await;
+    }
+    let after = node.machine.users();
+    assert!(before.iter().all(|(name, ids)| after.get(name) == Some(ids)));
+    assert!(!firsts.contains(&after["another"].host_id));
+
+    // What is free again is given again.
+    let freed = before["p0"].host_id;
+    node.store.delete(&keys[0], None, Some(0)).unwrap();
+    node.until_gone(&keys[0]).await;
+    let last = node.apply(&pod_named("last", OWN_USERS));
+    node.until(&last, "ready", is_ready).await;
+    assert_eq!(node.machine.users()["last"].host_id, freed);
+    assert_eq!(node.machine.broken_rules(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_runtime_without_user_namespaces_is_told_of_and_starts_nothing() {
+    let machine = Machine::new(true);
+    machine.knows_users.store(false, std::sync::atomic::Ordering::Relaxed);
+    let node = Node::with(machine);
+    node.apply(&pod_named("p", OWN_USERS));
+    let told = async {
+        while !node.events().iter().any(|(reason, text)| {
+            reason == "FailedCreatePodSandBox"
+                && text.contains("hostUsers: false: the runtime does not support user namespaces")
+        }) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .unwrap_or_else(|_| panic!("{:?}", node.events()));
+    assert!(node.machine.is_empty());
+}

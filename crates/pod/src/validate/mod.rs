@@ -110,6 +110,17 @@ fn pod_spec(spec: &PodSpec, path: &Path<'_>, found: &mut Found) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         );
     }
+    if spec.host_users == Some(false) {
+        for (field, value) in [
+            ("hostNetwork", spec.host_network),
+            ("hostPID", spec.host_pid),
+            ("hostIPC", spec.host_ipc),
+        ] {
+            if value == Some(true) {
+                found.forbidden(path.field(field), "when `hostUsers` is false");
+            }
+        }
+    }
     dns(spec, path, found);
     host_aliases(spec, path, found);
     let volumes = volume::volumes(spec, &path.field("volumes"), found);

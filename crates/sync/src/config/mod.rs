@@ -7,6 +7,7 @@ pub mod hosts;
 pub mod resources;
 pub mod sandbox;
 pub mod security;
+pub mod users;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 

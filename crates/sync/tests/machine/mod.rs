@@ -1,14 +1,14 @@
 //! A runtime in memory: the CRI's traits as a state machine, for tests of the engine.
 //!
 //! It keeps the rules that the engine relies on: a container is created only in a sandbox that is ready, is started once, and ends with
-//! its sandbox; stops and removes are idempotent; RunPodSandbox repeated for the same attempt answers the same sandbox; every change is
+//! its sandbox, whose user namespace it has; stops and removes are idempotent; RunPodSandbox repeated for the same attempt answers the same sandbox; every change is
 //! announced. Breaking a rule is an error of the call, and is noted ([`Machine::broken_rules`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -60,6 +60,8 @@ pub struct Machine {
     pub crash: Notify,
     clock: AtomicU64,
     serves_events: bool,
+    /// Whether sandboxes can have user namespaces.
+    pub knows_users: AtomicBool,
     /// Calls that only ask.
     pub questions: AtomicU64,
 }
@@ -76,6 +78,7 @@ impl Machine {
             crash: Notify::new(),
             clock: AtomicU64::new(0),
             serves_events,
+            knows_users: AtomicBool::new(true),
             questions: AtomicU64::new(0),
         }
     }
@@ -150,6 +153,16 @@ impl Machine {
             self.stop_all(&id, 137);
             self.announce(&id, &id, ContainerEventType::ContainerStoppedEvent);
         }
+    }
+
+    /// The ids on the host that pods have, by their names.
+    pub fn users(&self) -> BTreeMap<String, IdMapping> {
+        let state = self.state();
+        let of = |entry: &SandboxEntry| {
+            let name = entry.config.metadata.as_ref().unwrap().name.clone();
+            Some((name, sandbox_namespaces(entry)?.userns_options?.uids[0]))
+        };
+        state.sandboxes.values().filter_map(of).collect()
     }
 
     fn stop_all(&self, sandbox: &str, code: i32) {
@@ -251,6 +264,11 @@ fn container_name(entry: &ContainerEntry) -> &str {
     &entry.config.metadata.as_ref().unwrap().name
 }
 
+fn sandbox_namespaces(entry: &SandboxEntry) -> Option<NamespaceOption> {
+    let linux = entry.config.linux.as_ref()?;
+    linux.security_context.as_ref()?.namespace_options.clone()
+}
+
 fn sandbox_status(id: &str, entry: &SandboxEntry) -> PodSandboxStatus {
     PodSandboxStatus {
         id: id.to_owned(),
@@ -264,6 +282,11 @@ fn sandbox_status(id: &str, entry: &SandboxEntry) -> PodSandboxStatus {
             ip: entry.ip.clone(),
             ..Default::default()
         }),
+        linux: Some(LinuxPodSandboxStatus {
+            namespaces: Some(Namespace {
+                options: sandbox_namespaces(entry),
+            }),
+        }),
         labels: entry.config.labels.clone(),
         annotations: entry.config.annotations.clone(),
         ..Default::default()
@@ -276,6 +299,20 @@ fn matches(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String
 
 #[async_trait]
 impl RuntimeService for Machine {
+    async fn status(&self, _: StatusRequest) -> Result<StatusResponse> {
+        let features = RuntimeHandlerFeatures {
+            user_namespaces: self.knows_users.load(Ordering::Relaxed),
+            ..Default::default()
+        };
+        Ok(StatusResponse {
+            runtime_handlers: vec![RuntimeHandler {
+                name: String::new(),
+                features: Some(features),
+            }],
+            ..Default::default()
+        })
+    }
+
     async fn run_pod_sandbox(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse> {
         let config = request.config.unwrap();
         let metadata = config.metadata.clone().unwrap();
@@ -393,6 +430,12 @@ impl RuntimeService for Machine {
             });
         if is_taken {
             return self.breaks_rule(format!("{} {} exists already", metadata.name, metadata.attempt));
+        }
+        let users = |options: Option<NamespaceOption>| options.and_then(|options| options.userns_options);
+        let linux = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        let own = users(linux.and_then(|security| security.namespace_options.clone()));
+        if own != users(sandbox_namespaces(&self.state().sandboxes[&request.pod_sandbox_id])) {
+            return self.breaks_rule(format!("{} has not its sandbox's user namespace", metadata.name));
         }
         if !self.state().images.contains(&config.image.as_ref().unwrap().image) {
             return self.breaks_rule(format!("{} has no image", metadata.name));
