@@ -311,3 +311,37 @@ fn a_tag_moves_and_what_lost_it_is_pruned() {
     assert_eq!(store.get("localhost/a:1").unwrap().id, second.id);
     assert_eq!(store.collect().unwrap(), Default::default());
 }
+
+#[test]
+fn what_is_exported_comes_back_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    sample_tree(&tree);
+    let store = Store::open(&dir.path().join("one")).unwrap();
+    let name = "example.org/app:1".parse().unwrap();
+    let image = store.import_rootfs(&tree, &name, &config()).unwrap();
+    store
+        .tag("example.org/app:1", &"example.org/other:2".parse().unwrap())
+        .unwrap();
+    let image = store.get(&image.id.to_string()).unwrap();
+    for (asked, tags) in [
+        (None, vec!["example.org/app:1", "example.org/other:2"]),
+        (Some(name.clone()), vec!["example.org/app:1"]),
+    ] {
+        let mut archive = Vec::new();
+        store.export(&[(asked, image.clone())], &mut archive).unwrap();
+        let other = Store::open(&dir.path().join(format!("into-{}", tags.len()))).unwrap();
+        let mut stream = archive.as_slice();
+        let back = other
+            .import(Source::Stream(&mut stream), None, &|_| {})
+            .unwrap()
+            .remove(0);
+        assert_eq!(
+            (back.id, back.manifest, &back.layers),
+            (image.id, image.manifest, &image.layers)
+        );
+        assert_eq!(back.tags, tags);
+        let overlay = other.prepare("c", &back.id).unwrap();
+        assert_eq!(describe(&overlay.lower[0]), describe(&tree));
+    }
+}

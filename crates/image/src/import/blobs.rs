@@ -1,12 +1,14 @@
 //! The files of an archive or a layout directory, by path.
+//!
+//! An archive is read once, from its beginning to its end, wherever it comes from: what is large goes to the content store as it
+//! passes, under a lease, and is known by its digest from then on; what is small stays in memory. So nothing is written twice,
+//! and the archive's parts may stand in any order.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
@@ -15,41 +17,42 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::compression;
 use crate::layer::tarball::{Kind, Reader};
-use crate::store::Store;
+use crate::store::{Lease, Store};
 
 /// Files in an archive: a blob per layer, and a few small ones.
 const ENTRIES: usize = 100_000;
+/// What is larger goes to the content store, in bytes…
+const SMALL: u64 = 64 << 10;
+/// …as does what comes when so much is in memory.
+const SMALL_TOTAL: u64 = 8 << 20;
 
 /// A source of blobs.
-pub struct Blobs {
+pub struct Blobs<'a> {
     /// For errors: the file or directory.
     name: String,
+    store: &'a Store,
     place: Place,
 }
 
 enum Place {
-    Directory {
-        root: OwnedFd,
-        path: PathBuf,
-    },
-    Tar {
-        file: Arc<File>,
-        entries: BTreeMap<String, Entry>,
-    },
+    Directory { root: OwnedFd, path: PathBuf },
+    Archive(BTreeMap<String, Entry>),
 }
 
 enum Entry {
-    Bytes { offset: u64, size: u64 },
+    Small(Vec<u8>),
+    Stored { digest: Digest, size: u64 },
     Link(String),
 }
 
-impl Blobs {
+impl<'a> Blobs<'a> {
     /// An OCI layout in a directory.
-    pub fn directory(path: &Path) -> Result<Self> {
+    pub fn directory(path: &Path, store: &'a Store) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(Error::call("opening", path))?;
         Ok(Blobs {
             name: path.display().to_string(),
+            store,
             place: Place::Directory {
                 root,
                 path: path.to_path_buf(),
@@ -57,79 +60,56 @@ impl Blobs {
         })
     }
 
-    /// An archive in a file. A compressed one is unpacked into the store's scratch space: its parts are not read in
-    /// their order.
-    pub fn archive(path: &Path, store: &Store) -> Result<Self> {
-        let name = path.display().to_string();
+    /// An archive in a file.
+    pub fn archive(path: &Path, store: &'a Store, lease: &Lease<'_>) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("opening", path))?;
-        let mut start = [0; 6];
-        let read = file.read(&mut start).map_err(Error::io("reading", path))?;
-        file.seek(SeekFrom::Start(0)).map_err(Error::io("reading", path))?;
-        if compression::is_compressed(&start[..read]) {
-            return Self::spooled(name, &mut file, store);
-        }
-        Self::tar(name, file)
+        Self::read(path.display().to_string(), &mut file, store, lease)
     }
 
-    /// An archive from a stream, likewise.
-    pub fn stream(stream: &mut dyn Read, store: &Store) -> Result<Self> {
-        Self::spooled("archive".to_string(), stream, store)
+    /// An archive from a stream.
+    pub fn stream(stream: &mut dyn Read, store: &'a Store, lease: &Lease<'_>) -> Result<Self> {
+        Self::read("archive".to_string(), stream, store, lease)
     }
 
-    fn spooled(name: String, stream: &mut dyn Read, store: &Store) -> Result<Self> {
-        let broken = |e| Error::malformed(&name, "archive", e);
-        let plain = compression::decompress(BufReader::with_capacity(128 << 10, stream)).map_err(broken)?;
+    fn read(name: String, stream: &mut dyn Read, store: &'a Store, lease: &Lease<'_>) -> Result<Self> {
+        let broken = |e: io::Error| match e.kind() {
+            io::ErrorKind::UnexpectedEof => Error::malformed(&name, "archive", format!("{e}: truncated?")),
+            _ => Error::malformed(&name, "archive", e),
+        };
         let limit = store.limits.unpacked_bytes;
-        let mut plain = plain.take(limit.saturating_add(1));
-        let scratch = store.content.scratch()?;
-        let mut output = scratch.as_file();
-        let mut buffer = vec![0; 128 << 10];
-        let mut written = 0;
-        loop {
-            let n = match plain.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(broken(e)),
-            };
-            output
-                .write_all(&buffer[..n])
-                .map_err(Error::io("writing", scratch.path()))?;
-            written += n as u64;
-        }
-        if written > limit {
-            return Err(Error::Limit {
-                what: name,
-                name: "unpacked_bytes",
-                limit,
-                unit: "bytes",
-            });
-        }
-        // The open file outlives its name.
-        let file = scratch.reopen().map_err(Error::io("opening", scratch.path()))?;
-        Self::tar(name, file)
-    }
-
-    fn tar(name: String, file: File) -> Result<Self> {
-        let broken = |e: io::Error| Error::malformed(&name, "archive", e);
-        let length = file.metadata().map_err(broken)?.len();
+        let plain = compression::decompress(BufReader::with_capacity(128 << 10, stream)).map_err(broken)?;
+        let mut reader = Reader::new(plain);
         let mut entries = BTreeMap::new();
-        let mut reader = Reader::new(&file);
+        let mut small_bytes = 0;
         while let Some(entry) = reader.next_entry().map_err(broken)? {
             let path = String::from_utf8_lossy(&entry.path).into_owned();
-            let offset = reader.position();
-            if offset.checked_add(entry.size).is_none_or(|end| end > length) {
-                return Err(Error::malformed(
-                    &name,
-                    path,
-                    "the archive ends before this entry does: truncated?",
-                ));
+            if reader.position().saturating_add(entry.size) > limit {
+                return Err(Error::Limit {
+                    what: name,
+                    name: "unpacked_bytes",
+                    limit,
+                    unit: "bytes",
+                });
             }
             let value = match entry.kind {
-                Kind::File if entry.segments.is_none() => Some(Entry::Bytes {
-                    offset,
-                    size: entry.size,
-                }),
+                Kind::File if entry.segments.is_some() => None,
+                Kind::File if entry.size <= SMALL && small_bytes + entry.size <= SMALL_TOTAL => {
+                    small_bytes += entry.size;
+                    let mut bytes = Vec::new();
+                    reader.read_to_end(&mut bytes).map_err(broken)?;
+                    Some(Entry::Small(bytes))
+                }
+                Kind::File => Some(
+                    stored(&normal(&path), entry.size, &mut reader, store, lease).map_err(|error| {
+                        // The archive ends, or its compression is broken, in the middle of a blob.
+                        match error {
+                            Error::Malformed { rule, .. } => {
+                                Error::malformed(&name, &path, format!("{rule}: truncated?"))
+                            }
+                            error => error,
+                        }
+                    })?,
+                ),
                 Kind::Symlink(target) => Some(Entry::Link(beside(&path, &String::from_utf8_lossy(&target)))),
                 Kind::HardLink(target) => Some(Entry::Link(normal(&String::from_utf8_lossy(&target)))),
                 _ => None,
@@ -146,22 +126,25 @@ impl Blobs {
                     unit,
                 });
             }
-            let end = reader.entry_end().min(length);
-            reader.get_mut().seek(SeekFrom::Start(end)).map_err(broken)?;
-            reader.skipped_to(end);
         }
         Ok(Blobs {
             name,
-            place: Place::Tar {
-                file: Arc::new(file),
-                entries,
-            },
+            store,
+            place: Place::Archive(entries),
         })
     }
 
     /// The source, for errors.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The blob in the content store, if it is there already.
+    pub fn stored(&self, blob: &Blob) -> Option<(Digest, u64)> {
+        match self.entry(&blob.path)? {
+            Entry::Stored { digest, size } => Some((*digest, *size)),
+            _ => None,
+        }
     }
 
     /// Is there a file of this path?
@@ -235,44 +218,46 @@ impl Blobs {
                 }
                 Ok((Box::new(file), metadata.len()))
             }
-            Place::Tar { file, entries } => {
-                let mut path = normal(path);
-                // Old versions of docker save link layers that they wrote before; one step, rarely two.
-                for _ in 0..8 {
-                    match entries.get(&path) {
-                        Some(Entry::Bytes { offset, size }) => {
-                            let section = Section {
-                                file: file.clone(),
-                                offset: *offset,
-                                left: *size,
-                            };
-                            return Ok((Box::new(section), *size));
-                        }
-                        Some(Entry::Link(target)) => path = target.clone(),
-                        None => break,
-                    }
-                }
-                Err(Error::malformed(&self.name, path, "is not in the archive"))
-            }
+            Place::Archive(_) => match self.entry(path) {
+                Some(Entry::Small(bytes)) => Ok((Box::new(io::Cursor::new(bytes.clone())), bytes.len() as u64)),
+                Some(Entry::Stored { digest, size }) => Ok((Box::new(self.store.content.read(digest)?), *size)),
+                _ => Err(Error::malformed(&self.name, path, "is not in the archive")),
+            },
         }
     }
-}
 
-/// A part of a file.
-struct Section {
-    file: Arc<File>,
-    offset: u64,
-    left: u64,
-}
-
-impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let n = self.file.read_at(&mut buffer[..wanted], self.offset)?;
-        self.offset += n as u64;
-        self.left -= n as u64;
-        Ok(n)
+    /// What an archive has at a path, links followed.
+    fn entry(&self, path: &str) -> Option<&Entry> {
+        let Place::Archive(entries) = &self.place else {
+            return None;
+        };
+        let mut entry = entries.get(&normal(path))?;
+        // Old versions of docker save link layers that they wrote before; one step, rarely two.
+        for _ in 0..8 {
+            match entry {
+                Entry::Link(target) => entry = entries.get(target)?,
+                entry => return Some(entry),
+            }
+        }
+        None
     }
+}
+
+/// Puts the current entry of an archive into the content store, unless its name says that it is there.
+fn stored(path: &str, size: u64, reader: &mut Reader<impl Read>, store: &Store, lease: &Lease<'_>) -> Result<Entry> {
+    let named: Option<Digest> = path
+        .strip_prefix("blobs/sha256/")
+        .and_then(|hex| format!("sha256:{hex}").parse().ok());
+    if let Some(digest) = named {
+        lease.keep([digest], []);
+        if store.content.size(&digest) == Some(size) {
+            return Ok(Entry::Stored { digest, size });
+        }
+    }
+    store.make_room(size)?;
+    let keep = |digest| lease.keep([digest], []);
+    let (digest, size) = store.content.put(reader, named.as_ref(), path, keep, |_| ())?;
+    Ok(Entry::Stored { digest, size })
 }
 
 /// The target of a link that stands at `path`.

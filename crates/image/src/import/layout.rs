@@ -103,7 +103,7 @@ impl Descriptor {
 }
 
 /// The images of a source, at least one.
-pub fn candidates(blobs: &Blobs) -> Result<Vec<Candidate>> {
+pub fn candidates(blobs: &Blobs<'_>) -> Result<Vec<Candidate>> {
     let from_index = match blobs.has("index.json") {
         true => from_index(blobs),
         false => Ok(Vec::new()),
@@ -139,7 +139,7 @@ pub fn candidates(blobs: &Blobs) -> Result<Vec<Candidate>> {
     Ok(candidates)
 }
 
-fn from_docker(blobs: &Blobs) -> Result<Vec<Candidate>> {
+fn from_docker(blobs: &Blobs<'_>) -> Result<Vec<Candidate>> {
     let broken = |rule: &dyn std::fmt::Display| Error::malformed(blobs.name(), "manifest.json", rule);
     let bytes = blobs.small("manifest.json", limits::MANIFEST_BYTES)?;
     let images: Vec<DockerImage> = serde_json::from_slice(&bytes).map_err(|e| broken(&e))?;
@@ -170,7 +170,7 @@ fn from_docker(blobs: &Blobs) -> Result<Vec<Candidate>> {
 /// Docker's archives name no media type.
 const DOCKER_LAYER_TYPE: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
-fn from_index(blobs: &Blobs) -> Result<Vec<Candidate>> {
+fn from_index(blobs: &Blobs<'_>) -> Result<Vec<Candidate>> {
     let bytes = blobs.small("index.json", limits::MANIFEST_BYTES)?;
     let mut found = Vec::new();
     index(blobs, &bytes, "index.json", &[], INDEX_DEPTH, &mut found)?;
@@ -178,7 +178,7 @@ fn from_index(blobs: &Blobs) -> Result<Vec<Candidate>> {
 }
 
 fn index(
-    blobs: &Blobs,
+    blobs: &Blobs<'_>,
     bytes: &[u8],
     path: &str,
     names: &[Reference],
@@ -225,7 +225,7 @@ fn index(
 }
 
 fn image(
-    blobs: &Blobs,
+    blobs: &Blobs<'_>,
     bytes: &[u8],
     path: &str,
     config: &Descriptor,
@@ -269,7 +269,7 @@ fn image(
     Ok(())
 }
 
-fn check_count(blobs: &Blobs, count: usize) -> Result<()> {
+fn check_count(blobs: &Blobs<'_>, count: usize) -> Result<()> {
     match count > limits::IMAGES_PER_ARCHIVE {
         true => Err(Error::Limit {
             what: blobs.name().to_string(),

@@ -67,10 +67,11 @@ impl Store {
         reference: Option<&Reference>,
         progress: &dyn Fn(&Progress),
     ) -> Result<Vec<Arc<Image>>> {
+        let lease = self.lease();
         let blobs = match source {
-            Source::OciLayout(dir) => Blobs::directory(&dir)?,
-            Source::Archive(path) => Blobs::archive(&path, self)?,
-            Source::Stream(stream) => Blobs::stream(stream, self)?,
+            Source::OciLayout(dir) => Blobs::directory(&dir, self)?,
+            Source::Archive(path) => Blobs::archive(&path, self, &lease)?,
+            Source::Stream(stream) => Blobs::stream(stream, self, &lease)?,
         };
         let mut candidates = layout::candidates(&blobs)?;
         if let Some(reference) = reference {
@@ -82,12 +83,17 @@ impl Store {
         }
         candidates
             .iter()
-            .map(|candidate| self.import_one(&blobs, candidate, progress))
+            .map(|candidate| self.import_one(&lease, &blobs, candidate, progress))
             .collect()
     }
 
-    fn import_one(&self, blobs: &Blobs, candidate: &Candidate, progress: &dyn Fn(&Progress)) -> Result<Arc<Image>> {
-        let lease = self.lease();
+    fn import_one(
+        &self,
+        lease: &Lease<'_>,
+        blobs: &Blobs<'_>,
+        candidate: &Candidate,
+        progress: &dyn Fn(&Progress),
+    ) -> Result<Arc<Image>> {
         let config_bytes = blobs.bytes(&candidate.config, limits::CONFIG_BYTES)?;
         let config: ImageConfiguration = serde_json::from_slice(&config_bytes).map_err(|e| {
             Error::malformed(
@@ -119,7 +125,7 @@ impl Store {
                     total_bytes,
                 });
             };
-            let (digest, size_bytes) = self.store_layer(&lease, blobs, blob, diff_id, report)?;
+            let (digest, size_bytes) = self.store_layer(lease, blobs, blob, diff_id, report)?;
             let media_type = blob.media_type.clone();
             layers.push(Layer {
                 digest,
@@ -129,13 +135,13 @@ impl Store {
                 chain_id,
             });
         }
-        let id = self.store_bytes(&lease, &config_bytes)?;
+        let id = self.store_bytes(lease, &config_bytes)?;
         let manifest = candidate
             .manifest
             .as_deref()
-            .map(|bytes| self.store_bytes(&lease, bytes))
+            .map(|bytes| self.store_bytes(lease, bytes))
             .transpose()?;
-        self.unpack_all(&lease, &layers, |layer| self.stored(layer), progress)?;
+        self.unpack_all(lease, &layers, |layer| self.stored(layer), progress)?;
 
         let digests = manifest
             .iter()
@@ -158,11 +164,21 @@ impl Store {
     fn store_layer(
         &self,
         lease: &Lease<'_>,
-        blobs: &Blobs,
+        blobs: &Blobs<'_>,
         blob: &Blob,
         diff_id: &Digest,
         report: impl Fn(Digest, u64),
     ) -> Result<(Digest, u64)> {
+        if let Some((digest, size)) = blobs.stored(blob) {
+            blobs.size(blob)?;
+            if let Some(expected) = blob.digest.filter(|expected| *expected != digest) {
+                let what = format!("{}: {}", blobs.name(), blob.path);
+                let actual = digest;
+                return Err(Error::Mismatch { what, expected, actual });
+            }
+            report(digest, size);
+            return Ok((digest, size));
+        }
         // Docker's archives have no digest for a layer; it is the diff id when the layer is not compressed.
         let likely = blob.digest.unwrap_or(*diff_id);
         lease.keep([likely], []);
