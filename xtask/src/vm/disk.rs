@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -29,7 +30,7 @@ impl Disk {
     pub fn new(folder: &Path, places: &[PathBuf]) -> Result<Disk> {
         let tree = folder.join("disk");
         match fs::remove_dir_all(&tree) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(tree.display().to_string()),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).context(tree.display().to_string()),
             _ => {}
         }
         fs::create_dir_all(tree.join("files"))?;
@@ -57,10 +58,14 @@ impl Disk {
             fs::create_dir_all(folder)?;
         }
         // They are hundreds of megabytes, and nobody writes into them: a second name will do where it can be had.
-        if fs::hard_link(path, &to).is_err() {
-            fs::copy(path, &to).with_context(|| path.display().to_string())?;
+        match fs::hard_link(path, &to) {
+            Ok(()) => Ok(()),
+            // It was added before; a copy would empty it, since both are names of one file.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(_) => fs::copy(path, &to)
+                .map(drop)
+                .with_context(|| path.display().to_string()),
         }
-        Ok(())
     }
 
     /// An empty folder at `path`.

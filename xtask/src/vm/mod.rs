@@ -24,7 +24,7 @@ mod suites;
 mod system;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
@@ -32,9 +32,6 @@ use crate::tally::Tally;
 use machine::{Machine, Writes};
 use outage::Outage;
 use programs::SUITES;
-
-/// Longest run of a guest.
-const GUEST_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What is asked for.
 #[derive(Debug, clap::Args)]
@@ -90,7 +87,7 @@ pub fn run(root: &Path, ask: &Ask) -> Result<()> {
         if ask.shell {
             return machine.shell();
         }
-        suites::run(&machine, &mut tally)?;
+        suites::run(&machine, ask, &mut tally)?;
     }
     if !outages.is_empty() {
         machine.writes = Writes::Kept;

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail, ensure};
 
-use super::GUEST_LIMIT;
 use super::disk::Disk;
 use super::machine::{End, Machine, Next};
 use super::suites;
@@ -23,6 +22,8 @@ const IMAGES: &[&str] = &["busybox", "debian"];
 const CUTS: u64 = 3;
 /// The power is cut at most that long after the work has begun.
 const LONGEST_WORK: Duration = Duration::from_secs(12);
+/// Longest time from a boot to the next.
+const BOOT_LIMIT: Duration = Duration::from_secs(900);
 /// More boots than a script needs mean that it does not come to its end.
 const MOST_RESTARTS: u32 = 3;
 
@@ -93,7 +94,7 @@ pub fn run(machine: &Machine<'_>, outage: Outage, seed: u64, tally: &mut Tally) 
     println!("\n{}: seed {seed}", outage.name());
     let (mut failed, mut checks, mut cuts, mut restarts) = (false, 0, 0, 0);
     loop {
-        let guest = machine.start(GUEST_LIMIT)?;
+        let guest = machine.start(BOOT_LIMIT)?;
         let end = guest.follow(|line| {
             println!("{line}");
             failed |= line.starts_with("FAILED ");
