@@ -568,7 +568,7 @@ impl Store {
     ) -> Result<Usage> {
         let name = format!("layer {}", layer.digest);
         let fs = self.snapshots.new_layer(number)?;
-        let (stream, arrival): (Box<dyn Read>, _) = match bytes {
+        let (stream, arrival): (Box<dyn Read + Send>, _) = match bytes {
             Bytes::Stored(file) => (Box::new(file), None),
             Bytes::Arriving(arrival) => (Box::new(arrival.follow()), Some(arrival)),
         };

@@ -1,5 +1,6 @@
 //! Layers: from a tar stream to a directory that overlayfs can stack, and from a directory to a tar stream.
 
+mod ahead;
 pub mod compression;
 pub mod lower;
 pub mod pack;
@@ -7,8 +8,9 @@ pub mod sweep;
 pub mod tarball;
 pub mod tree;
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
@@ -35,30 +37,48 @@ pub struct Unpacked {
 
 /// Unpacks `stream`, compressed or not, into the existing directory `target`, as a layer above `lower` (directories of
 /// layers, topmost first). `name` is the layer's name in errors; `progress` hears how many stored bytes were read.
-pub fn unpack<'a>(
-    stream: impl Read + 'a,
+pub fn unpack(
+    stream: impl Read + Send,
     name: &str,
     target: &Path,
     lower: &[PathBuf],
     limits: &Limits,
-    progress: impl FnMut(u64) + 'a,
+    progress: impl Fn(u64),
+) -> Result<Unpacked> {
+    let stored = AtomicU64::new(0);
+    let open = || {
+        let counted = Counted {
+            inner: stream,
+            stored: &stored,
+        };
+        Ok(Bounded {
+            inner: compression::decompress(BufReader::with_capacity(128 << 10, counted))?,
+            stored: &stored,
+            plain_bytes: 0,
+            limits: *limits,
+        })
+    };
+    ahead::reading_ahead(open, |plain| {
+        let plain = Hashed {
+            inner: plain,
+            hasher: Hashing::new(io::sink()),
+            hashed: 0,
+            progress: || progress(stored.load(Ordering::Relaxed)),
+        };
+        unpack_plain(plain, name, target, lower, limits)
+    })
+}
+
+/// The same of a stream that is not compressed any more.
+fn unpack_plain(
+    plain: Hashed<impl BufRead, impl Fn()>,
+    name: &str,
+    target: &Path,
+    lower: &[PathBuf],
+    limits: &Limits,
 ) -> Result<Unpacked> {
     let broken = |e: io::Error| Error::malformed(name, "layer", e);
-    let stored = std::rc::Rc::new(std::cell::Cell::new(0));
-    let counted = Counted {
-        inner: stream,
-        stored: stored.clone(),
-        progress,
-    };
-    let plain = compression::decompress(BufReader::with_capacity(128 << 10, counted)).map_err(broken)?;
-    let bounded = Bounded {
-        inner: plain,
-        stored,
-        plain_bytes: 0,
-        limits: *limits,
-    };
-    let mut reader = Reader::new(BufReader::with_capacity(64 << 10, Hashing::new(bounded)));
-
+    let mut reader = Reader::new(plain);
     let lower = lower
         .iter()
         .map(|dir| tree::open_directory(dir).map_err(Error::call("opening the layer", dir)))
@@ -73,31 +93,25 @@ pub fn unpack<'a>(
     let mut entries = 0;
     while let Some(entry) = reader.next_entry().map_err(broken)? {
         entries += 1;
+        let too_much = |limit_name, limit, unit| Error::Limit {
+            what: format!("{name}: entry {:?}", String::from_utf8_lossy(&entry.path)),
+            name: limit_name,
+            limit,
+            unit,
+        };
         if entries > limits.entries {
-            let what = format!("{name}: entry {:?}", String::from_utf8_lossy(&entry.path));
-            return Err(Error::Limit {
-                what,
-                name: "entries",
-                limit: limits.entries,
-                unit: "entries",
-            });
+            return Err(too_much("entries", limits.entries, "entries"));
         }
         if entry.size > limits.unpacked_bytes {
-            let what = format!("{name}: entry {:?}", String::from_utf8_lossy(&entry.path));
-            return Err(Error::Limit {
-                what,
-                name: "unpacked_bytes",
-                limit: limits.unpacked_bytes,
-                unit: "bytes",
-            });
+            return Err(too_much("unpacked_bytes", limits.unpacked_bytes, "bytes"));
         }
         apply(&mut tree, &entry, &mut reader).map_err(|e| entry_error(name, &entry.path, e))?;
     }
     tree.finish().map_err(|e| entry_error(name, b"/", e))?;
     // What follows the end of the archive is padding; it counts for the digest.
-    io::copy(reader.get_mut(), &mut io::sink()).map_err(broken)?;
-    let hashing = std::mem::replace(reader.get_mut(), BufReader::new(Hashing::new(Bounded::empty()))).into_inner();
-    let (diff_id, bytes, _) = hashing.finish();
+    let mut plain = reader.into_inner();
+    io::copy(&mut plain, &mut io::sink()).map_err(broken)?;
+    let (diff_id, bytes, _) = plain.hasher.finish();
     Ok(Unpacked {
         diff_id,
         entries,
@@ -106,7 +120,7 @@ pub fn unpack<'a>(
 }
 
 /// One entry: a whiteout, or something to make.
-fn apply(tree: &mut Tree, entry: &Entry, data: &mut impl Read) -> Result<(), Failure> {
+fn apply(tree: &mut Tree, entry: &Entry, data: &mut impl BufRead) -> Result<(), Failure> {
     let parts = tree::components(&entry.path)?;
     let Some((name, parents)) = parts.split_last() else {
         return tree.make(entry, data);
@@ -138,17 +152,15 @@ fn entry_error(layer: &str, entry: &[u8], failure: Failure) -> Error {
 }
 
 /// Counts stored bytes.
-struct Counted<R, F> {
+struct Counted<'a, R> {
     inner: R,
-    stored: std::rc::Rc<std::cell::Cell<u64>>,
-    progress: F,
+    stored: &'a AtomicU64,
 }
 
-impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {
+impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        self.stored.set(self.stored.get() + n as u64);
-        (self.progress)(self.stored.get());
+        self.stored.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 }
@@ -156,20 +168,9 @@ impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {
 /// Ends with an error when more comes out than the limits allow.
 struct Bounded<'a> {
     inner: Box<dyn Read + 'a>,
-    stored: std::rc::Rc<std::cell::Cell<u64>>,
+    stored: &'a AtomicU64,
     plain_bytes: u64,
     limits: Limits,
-}
-
-impl Bounded<'_> {
-    fn empty() -> Self {
-        Bounded {
-            inner: Box::new(io::empty()),
-            stored: Default::default(),
-            plain_bytes: 0,
-            limits: Limits::default(),
-        }
-    }
 }
 
 impl Read for Bounded<'_> {
@@ -187,11 +188,47 @@ impl Read for Bounded<'_> {
                 "more than {unpacked_bytes} bytes unpacked (limit unpacked_bytes)"
             )));
         }
-        if self.plain_bytes > ratio_floor_bytes && self.plain_bytes / ratio > self.stored.get() {
+        if self.plain_bytes > ratio_floor_bytes && self.plain_bytes / ratio > self.stored.load(Ordering::Relaxed) {
             return Err(io::Error::other(format!(
                 "unpacks to more than {ratio} times its size (limit ratio)"
             )));
         }
+        Ok(n)
+    }
+}
+
+/// Hashes each buffer when its first byte is wanted, whole: pieces of a few bytes would cost more.
+struct Hashed<R, F> {
+    inner: R,
+    hasher: Hashing<io::Sink>,
+    /// Bytes of the current buffer that are hashed and not consumed.
+    hashed: usize,
+    progress: F,
+}
+
+impl<R: BufRead, F: Fn()> BufRead for Hashed<R, F> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let buffer = self.inner.fill_buf()?;
+        if self.hashed == 0 && !buffer.is_empty() {
+            self.hasher.write_all(buffer)?;
+            self.hashed = buffer.len();
+            (self.progress)();
+        }
+        Ok(buffer)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.hashed -= amount;
+        self.inner.consume(amount);
+    }
+}
+
+impl<R: BufRead, F: Fn()> Read for Hashed<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let n = available.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&available[..n]);
+        self.consume(n);
         Ok(n)
     }
 }

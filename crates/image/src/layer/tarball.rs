@@ -5,7 +5,7 @@
 //! does not know the sparse files that GNU tar has written since 2004 (PAX, version 1.0).
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
@@ -117,19 +117,9 @@ impl<R: Read> Reader<R> {
         self.position
     }
 
-    /// Where the stream comes from.
-    pub fn get_mut(&mut self) -> &mut R {
-        &mut self.inner
-    }
-
-    /// Stands at `position` from now on: the caller has moved the inner stream past the current entry.
-    pub fn skipped_to(&mut self, position: u64) {
-        (self.left, self.padding, self.position) = (0, 0, position);
-    }
-
-    /// Where the current entry ends, padding included.
-    pub fn entry_end(&self) -> u64 {
-        self.position + self.left + self.padding
+    /// Where the stream comes from, at the byte that comes next.
+    pub fn into_inner(self) -> R {
+        self.inner
     }
 
     /// The next entry, or none at the end. What was not read of the current one is skipped.
@@ -459,6 +449,30 @@ impl<R: Read> Read for Reader<R> {
         self.left -= n as u64;
         self.position += n as u64;
         Ok(n)
+    }
+}
+
+/// The current entry's bytes where they are, without a copy.
+impl<R: BufRead> BufRead for Reader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let buffer = self.inner.fill_buf()?;
+        if buffer.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "ends in the middle of a file",
+            ));
+        }
+        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        Ok(&buffer[..wanted])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.left -= amount as u64;
+        self.position += amount as u64;
+        self.inner.consume(amount);
     }
 }
 

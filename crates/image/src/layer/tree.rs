@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
@@ -55,17 +56,17 @@ fn rule<T>(text: impl Into<String>) -> Result<T> {
 
 /// A directory that a layer is unpacked into.
 pub struct Tree {
-    root: OwnedFd,
+    root: Rc<OwnedFd>,
     lower: Lower,
     /// The parent used last: archives list a directory's entries together.
-    recent: Option<(Vec<u8>, OwnedFd)>,
+    recent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Times of directories, set when nothing more is written into them: (device, inode) to (path, times).
     times: HashMap<(u64, u64), (Vec<u8>, Timestamps)>,
 }
 
 /// Where an entry goes: a name in a directory.
 struct Place<'a> {
-    dir: OwnedFd,
+    dir: Rc<OwnedFd>,
     name: &'a [u8],
 }
 
@@ -103,7 +104,7 @@ impl Tree {
     /// Into the directory `root`, above `lower`.
     pub fn new(root: OwnedFd, lower: Lower) -> Self {
         Tree {
-            root,
+            root: Rc::new(root),
             lower,
             recent: None,
             times: HashMap::new(),
@@ -111,7 +112,7 @@ impl Tree {
     }
 
     /// Makes what `entry` describes; `data` yields the bytes stored for it.
-    pub fn make(&mut self, entry: &Entry, data: &mut impl Read) -> Result<()> {
+    pub fn make(&mut self, entry: &Entry, data: &mut impl BufRead) -> Result<()> {
         let parts = components(&entry.path)?;
         let Some((name, parents)) = parts.split_last() else {
             return match entry.kind {
@@ -207,24 +208,24 @@ impl Tree {
     }
 
     /// The directory of this path, made where it is missing.
-    fn parent(&mut self, parts: &[&[u8]]) -> Result<OwnedFd> {
+    fn parent(&mut self, parts: &[&[u8]]) -> Result<Rc<OwnedFd>> {
         if parts.is_empty() {
-            return rustix::io::dup(&self.root).map_err(call("dup"));
+            return Ok(self.root.clone());
         }
         let path = parts.join(&b'/');
         if let Some((recent, fd)) = &self.recent
             && *recent == path
         {
-            return rustix::io::dup(fd).map_err(call("dup"));
+            return Ok(fd.clone());
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let fd = match openat2(&self.root, path.as_slice(), flags, Mode::empty(), resolve) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR) => self.walk(parts)?,
+            Ok(fd) => Rc::new(fd),
+            Err(Errno::NOENT | Errno::NOTDIR) => Rc::new(self.walk(parts)?),
             Err(errno) => return Err(Failure::Call("openat2", errno)),
         };
-        self.recent = Some((path, rustix::io::dup(&fd).map_err(call("dup"))?));
+        self.recent = Some((path, fd.clone()));
         Ok(fd)
     }
 
@@ -239,7 +240,7 @@ impl Tree {
                 done.pop();
                 continue;
             }
-            let dir = self.open_real(&done)?;
+            let dir = Rc::new(self.open_real(&done)?);
             let target = match statat(&dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
                     Some(readlinkat(&dir, name.as_slice(), Vec::new()).map_err(call("readlinkat"))?)
@@ -400,7 +401,7 @@ impl Tree {
     }
 
     /// Copies a file of a lower layer, so that it can have one more name here.
-    fn copy_up(&mut self, dir: &OwnedFd, parents: &[&[u8]], name: &[u8], target: &[u8]) -> Result<()> {
+    fn copy_up(&mut self, dir: &Rc<OwnedFd>, parents: &[&[u8]], name: &[u8], target: &[u8]) -> Result<()> {
         let missing = || Failure::Rule(format!("hard link to {:?}, which does not exist", lossy(target)));
         let parents: Vec<_> = parents.iter().map(|part| part.to_vec()).collect();
         // Through a link below, the name differs: rare enough to be refused.
@@ -413,10 +414,7 @@ impl Tree {
             .ok_or_else(missing)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let old = File::from(openat(&found.dir, name, flags, Mode::empty()).map_err(call("openat"))?);
-        let new = create(&Place {
-            dir: rustix::io::dup(dir).map_err(call("dup"))?,
-            name,
-        })?;
+        let new = create(&Place { dir: dir.clone(), name })?;
         io::copy(&mut &old, &mut &new).map_err(|e| Failure::Io("copying a file of a lower layer", e))?;
         copy_metadata(&old, &found.stat, &new)
     }
@@ -453,7 +451,7 @@ fn create(place: &Place<'_>) -> Result<File> {
 }
 
 /// The file's bytes. Holes stay holes.
-fn write(mut file: &File, entry: &Entry, data: &mut impl Read) -> Result<()> {
+fn write(mut file: &File, entry: &Entry, data: &mut impl BufRead) -> Result<()> {
     let failed = |e| Failure::Io("writing", e);
     let Some(segments) = &entry.segments else {
         let written = copy(data, file, entry.size)?;
@@ -472,21 +470,21 @@ fn write(mut file: &File, entry: &Entry, data: &mut impl Read) -> Result<()> {
     file.set_len(entry.size).map_err(failed)
 }
 
-/// 64 KiB at a time: less costs system calls, more costs cache.
-fn copy(data: &mut impl Read, mut file: &File, bytes: u64) -> Result<u64> {
-    let mut buffer = [0; 64 << 10];
+/// At most so many bytes of it, from where they are.
+fn copy(data: &mut impl BufRead, mut file: &File, bytes: u64) -> Result<u64> {
     let mut written = 0;
     while written < bytes {
-        let wanted = buffer.len().min(usize::try_from(bytes - written).unwrap_or(usize::MAX));
-        match data.read(&mut buffer[..wanted]) {
-            Ok(0) => break,
-            Ok(n) => {
-                file.write_all(&buffer[..n]).map_err(|e| Failure::Io("writing", e))?;
-                written += n as u64;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+        let chunk = match data.fill_buf() {
+            Ok([]) => break,
+            Ok(chunk) => chunk,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(Failure::Io("reading the layer", e)),
-        }
+        };
+        let wanted = chunk.len().min(usize::try_from(bytes - written).unwrap_or(usize::MAX));
+        file.write_all(&chunk[..wanted])
+            .map_err(|e| Failure::Io("writing", e))?;
+        data.consume(wanted);
+        written += wanted as u64;
     }
     Ok(written)
 }
