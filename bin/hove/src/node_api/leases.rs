@@ -135,7 +135,7 @@ pub fn mark(pod: &mut Value, leased: bool) {
         if let Ok(boot) = record::boot_id() {
             pod["metadata"]["annotations"][BOOT] = json!(boot);
         }
-    } else if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+    } else if let Some(annotations) = pod.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(MARK);
         annotations.remove(BOOT);
     }
@@ -180,5 +180,24 @@ impl Drop for Lease {
             Ok(runtime) => drop(runtime.spawn_blocking(delete)),
             Err(_) => delete(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_comes_and_goes_without_a_trace() {
+        let plain = json!({"metadata": {"name": "web"}});
+        let mut pod = plain.clone();
+        mark(&mut pod, false);
+        assert_eq!(pod, plain, "no null");
+        pod["metadata"]["annotations"] = json!({"a": "b"});
+        let annotated = pod.clone();
+        mark(&mut pod, true);
+        assert_eq!(pod["metadata"]["annotations"][MARK], HOLDER);
+        mark(&mut pod, false);
+        assert_eq!(pod, annotated);
     }
 }
