@@ -181,6 +181,72 @@ async fn images_come_from_a_real_registry() {
 }
 
 #[tokio::test]
+async fn the_image_for_this_machine_is_taken_from_an_index() {
+    let Some(registry) = DockerRegistry::start("").await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let archive = archive(dir.path());
+    let node = Node::new();
+    let mut manifests = Vec::new();
+    for (tag, architecture, format) in [("ours", "amd64", "--format=oci"), ("theirs", "s390x", "--format=v2s2")] {
+        registry.push(&archive, &format!("team/app:{tag}"), &[format]);
+        let image = node
+            .pull(&format!("{}/team/app:{tag}", registry.address))
+            .await
+            .unwrap();
+        let digest = image
+            .digests
+            .iter()
+            .map(|name| name.rsplit_once('@').unwrap().1.to_owned());
+        let digest = digest
+            .filter(|digest| !manifests.iter().any(|(_, known)| known == digest))
+            .last()
+            .unwrap();
+        manifests.push((architecture, digest));
+    }
+    let kinds = [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ];
+    let described = manifests.iter().zip(kinds).map(|((architecture, digest), kind)| {
+        let size = Command::new("curl")
+            .args(["-sf", "-H", &format!("Accept: {kind}")])
+            .arg(format!("http://{}/v2/team/app/manifests/{digest}", registry.address))
+            .output()
+            .unwrap()
+            .stdout
+            .len();
+        let platform = format!(r#"{{"os":"linux","architecture":"{architecture}"}}"#);
+        format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":{size},"platform":{platform}}}"#)
+    });
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#,
+        described.collect::<Vec<_>>().join(",")
+    );
+    registry.put_manifest("team/app", "all", INDEX, index.as_bytes());
+    let name = format!("{}/team/app:all", registry.address);
+    let fresh = Node::new();
+    let image = fresh.pull(&name).await.unwrap();
+    assert_eq!(image.manifest.unwrap().to_string(), manifests[0].1);
+    let by_index = name.replace(":all", &format!("@{}", Digest::of(index.as_bytes())));
+    assert_eq!(image.digests, [by_index.clone()], "the registry knows it by its index");
+    assert_eq!(fresh.pull(&by_index).await.unwrap().id, image.id);
+
+    let only = index.replace("\"amd64\"", "\"riscv64\"");
+    registry.put_manifest("team/app", "others", INDEX, only.as_bytes());
+    let error = fresh
+        .pull(&name.replace("all", "others"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("there is: linux/riscv64, linux/s390x"), "{error}");
+}
+
+/// The media type of an index.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+#[tokio::test]
 async fn a_real_registry_wants_a_password() {
     let auth = "auth: {htpasswd: {realm: here, path: DIR/htpasswd}}\n";
     let Some(registry) = DockerRegistry::start(auth).await else {
@@ -411,25 +477,18 @@ fn sign(registry: &DockerRegistry, dir: &Path, image: &Digest, claimed: &Digest,
         dir.display()
     ));
     let signature = STANDARD.encode(std::fs::read(dir.join("signature")).unwrap());
-    let put = |path: &str, kind: &str, bytes: &[u8]| {
+    let base = format!("http://{}/v2/team/app", registry.address);
+    let put = |bytes: &[u8]| {
         std::fs::write(dir.join("body"), bytes).unwrap();
-        let base = format!("http://{}/v2/team/app", registry.address);
-        let script = match path {
-            "blob" => format!(
-                "cd {} && to=$(curl -sf -X POST -D - -o /dev/null {base}/blobs/uploads/ | tr -d '\\r' | sed -n 's/^Location: //p') && \
-                 curl -sf -X PUT -H 'Content-Type: application/octet-stream' --data-binary @body \"$to&digest={}\"",
-                dir.display(),
-                Digest::of(bytes)
-            ),
-            path => format!(
-                "cd {} && curl -sf -X PUT -H 'Content-Type: {kind}' --data-binary @body {base}/manifests/{path}",
-                dir.display()
-            ),
-        };
-        shell(&script);
+        shell(&format!(
+            "cd {} && to=$(curl -sf -X POST -D - -o /dev/null {base}/blobs/uploads/ | tr -d '\\r' | sed -n 's/^Location: //p') && \
+             curl -sf -X PUT -H 'Content-Type: application/octet-stream' --data-binary @body \"$to&digest={}\"",
+            dir.display(),
+            Digest::of(bytes)
+        ));
     };
-    put("blob", "", payload.as_bytes());
-    put("blob", "", b"{}");
+    put(payload.as_bytes());
+    put(b"{}");
     let manifest = format!(
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"{}"}},"layers":[{{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":{},"digest":"{}","annotations":{{"dev.cosignproject.cosign/signature":"{signature}"}}}}]}}"#,
         Digest::of(b"{}"),
@@ -437,7 +496,8 @@ fn sign(registry: &DockerRegistry, dir: &Path, image: &Digest, claimed: &Digest,
         Digest::of(payload.as_bytes())
     );
     let tag = format!("sha256-{}.sig", image.hex());
-    put(&tag, "application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    registry.put_manifest("team/app", &tag, kind, manifest.as_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread")]

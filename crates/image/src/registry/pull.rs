@@ -57,6 +57,9 @@ struct Resolved {
     layers: Vec<Descriptor>,
 }
 
+/// Held by each thread of a pull.
+type Alive = mpsc::Sender<()>;
+
 /// Pulls `reference`.
 pub async fn run(
     registries: Arc<Registries>,
@@ -273,8 +276,11 @@ impl Pull {
     /// Configuration and layers, then the image. What a broken connection leaves stays for the next attempt; what a full disk
     /// leaves does not.
     async fn bring_in(&self, resolved: Resolved) -> Result<Arc<Image>> {
-        let result = self.bring_in_leased(resolved).await;
+        let (alive, mut threads) = mpsc::channel(1);
+        let result = self.bring_in_leased(resolved, alive).await;
         if let Err(Error::Store { .. }) = &result {
+            // A file that is still open takes its space. No thread sends: the last one's end closes the channel.
+            let _: Option<()> = threads.recv().await;
             let store = self.store().clone();
             let collected = tokio::task::spawn_blocking(move || store.collect()).await;
             if let Ok(Err(error)) = collected {
@@ -284,7 +290,7 @@ impl Pull {
         result
     }
 
-    async fn bring_in_leased(&self, resolved: Resolved) -> Result<Arc<Image>> {
+    async fn bring_in_leased(&self, resolved: Resolved, alive: Alive) -> Result<Arc<Image>> {
         let store = self.store();
         let lease = store.lease();
         let Resolved {
@@ -328,12 +334,12 @@ impl Pull {
                 .iter()
                 .zip(&arrivals)
                 .enumerate()
-                .map(|(index, (layer, arrival))| self.layer(layer, (index + 1, layers.len()), arrival.writer()))
+                .map(|(index, (layer, arrival))| self.layer(layer, (index + 1, layers.len()), arrival.writer(), &alive))
                 .collect();
             while downloads.try_next().await?.is_some() {}
             Ok(())
         };
-        tokio::try_join!(download, self.unpack(&layers, &arrivals))?;
+        tokio::try_join!(download, self.unpack(&layers, &arrivals, &alive))?;
 
         let small = [(id, config_bytes.clone()), (manifest, manifest_bytes.clone())];
         let image = Image {
@@ -367,11 +373,13 @@ impl Pull {
     }
 
     /// Unpacks the layers, from the bottom up, each while it arrives.
-    async fn unpack(&self, layers: &[Layer], arrivals: &[Arc<Arrival>]) -> Result<()> {
+    async fn unpack(&self, layers: &[Layer], arrivals: &[Arc<Arrival>], alive: &Alive) -> Result<()> {
         let (store, progress) = (self.store().clone(), self.progress.clone());
         let pairs: HashMap<_, _> = layers.iter().map(|layer| layer.digest).zip(arrivals.to_vec()).collect();
         let layers = layers.to_vec();
+        let alive = alive.clone();
         let unpacked = blocking(move || {
+            let _alive = alive;
             let lease = store.lease();
             let open = |layer: &Layer| Ok(crate::store::Bytes::Arriving(pairs[&layer.digest].clone()));
             store.unpack_all(&lease, &layers, open, &|report| {
@@ -387,7 +395,7 @@ impl Pull {
     }
 
     /// Downloads a layer, or what is missing of it. `place` is which one it is, of how many.
-    async fn layer(&self, layer: &Layer, place: (usize, usize), writer: Writer) -> Result<()> {
+    async fn layer(&self, layer: &Layer, place: (usize, usize), writer: Writer, alive: &Alive) -> Result<()> {
         let Layer { digest, size_bytes, .. } = *layer;
         // Another image may bring it right now.
         let turn = self.registries.turns.wait(digest).await;
@@ -417,9 +425,10 @@ impl Pull {
         let (sink, mut chunks) = mpsc::channel::<Bytes>(CHUNKS);
         let (begin, begins) = oneshot::channel();
         let what = format!("layer {digest}");
+        let alive = alive.clone();
         let stored = tokio::task::spawn_blocking(move || {
             // However the download ends, nobody else writes there before this thread is done.
-            let _turn = turn;
+            let (_turn, _alive) = (turn, alive);
             let mut partial = store.content.resume(&digest, size_bytes)?;
             writer.has(partial.file(), partial.bytes());
             let _ = begin.send(partial.bytes());

@@ -352,6 +352,22 @@ impl DockerRegistry {
     }
 }
 
+impl DockerRegistry {
+    /// Puts a manifest there whose parts it has.
+    pub fn put_manifest(&self, repository: &str, name: &str, kind: &str, manifest: &[u8]) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), manifest).unwrap();
+        let put = Command::new("curl")
+            .args(["-sf", "-X", "PUT", "-H", &format!("Content-Type: {kind}")])
+            .arg("--data-binary")
+            .arg(format!("@{}", file.path().display()))
+            .arg(format!("http://{}/v2/{repository}/manifests/{name}", self.address))
+            .output()
+            .unwrap();
+        assert!(put.status.success(), "{put:?}");
+    }
+}
+
 impl Drop for DockerRegistry {
     fn drop(&mut self) {
         let _ = self.process.kill();
