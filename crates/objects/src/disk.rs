@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
@@ -45,7 +45,8 @@ pub(crate) enum Op {
 
 pub(crate) struct Disk {
     path: PathBuf,
-    db: Database,
+    /// None: it has failed, and could not be opened again yet.
+    db: RwLock<Option<Database>>,
 }
 
 impl Disk {
@@ -75,7 +76,7 @@ impl Disk {
         };
         let disk = Disk {
             path: path.to_owned(),
-            db,
+            db: RwLock::new(Some(db)),
         };
         disk.set_broken_aside()?;
         Ok((disk, quarantined))
@@ -172,20 +173,19 @@ impl Disk {
     fn read<T>(
         &self,
         what: &'static str,
-        f: impl FnOnce(&redb::ReadTransaction) -> std::result::Result<T, redb::Error>,
+        f: impl Fn(&redb::ReadTransaction) -> std::result::Result<T, redb::Error>,
     ) -> Result<T> {
-        let run = || -> std::result::Result<T, redb::Error> { f(&self.db.begin_read()?) };
-        run().map_err(|error| storage(&self.path, what, error))
+        self.with(what, |db| f(&db.begin_read()?))
     }
 
     fn write(
         &self,
         durable: bool,
         what: &'static str,
-        f: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<(), redb::Error>,
+        f: impl Fn(&redb::WriteTransaction) -> std::result::Result<(), redb::Error>,
     ) -> Result<()> {
-        let run = || -> std::result::Result<(), redb::Error> {
-            let mut txn = self.db.begin_write()?;
+        self.with(what, |db| {
+            let mut txn = db.begin_write()?;
             txn.set_durability(if durable {
                 Durability::Immediate
             } else {
@@ -194,8 +194,37 @@ impl Disk {
             f(&txn)?;
             txn.commit()?;
             Ok(())
+        })
+    }
+
+    /// Does something with the database. One that has failed to read or to write refuses everything from then on, since it can't know
+    /// what is on the disk; so it is opened anew, and a full disk costs no more than what it had no room for, and what was waiting to be
+    /// flushed.
+    fn with<T>(&self, what: &'static str, f: impl Fn(&Database) -> std::result::Result<T, redb::Error>) -> Result<T> {
+        let run = || match &*self.db.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(db) => f(db),
+            None => Err(redb::Error::PreviousIo),
         };
-        run().map_err(|error| storage(&self.path, what, error))
+        let done = match run() {
+            Err(redb::Error::PreviousIo) => {
+                self.open_again()?;
+                run()
+            }
+            done => done,
+        };
+        done.map_err(|error| storage(&self.path, what, error))
+    }
+
+    fn open_again(&self) -> Result<()> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // The file is locked while it is open.
+        *db = None;
+        *db = match open_database(&self.path) {
+            Ok(db) => Some(db),
+            Err(Unusable::Damaged(reason)) => return Err(storage(&self.path, "open again", reason)),
+            Err(Unusable::Failed(error)) => return Err(storage(&self.path, "open again", error)),
+        };
+        Ok(())
     }
 }
 

@@ -303,6 +303,32 @@ fn a_damaged_database_is_set_aside() {
     store.create(Kind::Pod, pod("web")).unwrap();
 }
 
+/// A database that was cut or emptied is opened as it is, or set aside; the store can be used.
+#[test]
+fn a_torn_database_is_used_or_set_aside() {
+    let whole = {
+        let dir = dir();
+        let store = Store::open(&dir.db).unwrap();
+        for n in 0..40 {
+            store.create(Kind::Pod, pod(&format!("p{n}"))).unwrap();
+        }
+        drop(store);
+        std::fs::read(&dir.db).unwrap()
+    };
+    let pages = (0..whole.len()).step_by(4096);
+    let inside = [1, 64, 320, 4095, whole.len() / 2 + 100, whole.len() - 1];
+    let mut set_aside = 0;
+    for length in pages.chain(inside) {
+        let dir = dir();
+        std::fs::write(&dir.db, &whole[..length]).unwrap();
+        let store = Store::open(&dir.db).unwrap_or_else(|e| panic!("cut at {length}: {e}"));
+        set_aside += usize::from(store.quarantined().is_some());
+        let made = store.create(Kind::Pod, pod("after"));
+        assert!(made.is_ok(), "cut at {length}: {made:?}");
+    }
+    assert!(set_aside > 0);
+}
+
 #[test]
 fn a_first_start_that_was_killed_is_taken_up_again() {
     let dir = dir();
