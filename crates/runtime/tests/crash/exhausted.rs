@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use inspect::audit::Snapshot;
 use rustix::mount::MountFlags;
 
-use crate::life::{Client, Manner};
+use crate::life::{Client, HOST_PORT, Manner};
 use crate::node::{Task, run};
 use crate::place::{Node, Place, at_a_place, at_a_place_with, on_tokio};
 
@@ -157,18 +157,18 @@ fn no_inode_at_any_file() {
     });
 }
 
-/// Images and snapshots on a file system that has become read-only, as ext4 does after an error.
+/// All that a node keeps for good on a file system that has become read-only, as ext4 does after an error.
 #[test]
-fn a_read_only_root() {
+fn a_root_that_becomes_read_only() {
     at_a_place(|place| {
-        // (The images' database is open for writing: what it is on can't be remounted.)
-        let root = place.root().join("snapshots");
-        rustix::mount::mount_bind(&root, &root).unwrap();
         on_tokio(async {
             let (node, clean) = settled(place).await;
             let client = Client::new(&node.runtime, place, Manner::Patient);
             let sandbox = client.run_once().await.unwrap();
             let before = client.start_once(&sandbox, "before", "exec sleep 1000").await.unwrap();
+            // (What has files open for writing can't be remounted: so it is covered.)
+            let root = place.root();
+            rustix::mount::mount_bind(&root, &root).unwrap();
             rustix::mount::mount_remount(&root, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
             let error = client
                 .start_once(&sandbox, "main", "exec sleep 1000")
@@ -183,11 +183,35 @@ fn a_read_only_root() {
             client.stop(&sandbox).await.unwrap();
             let error = client.remove(&sandbox).await.unwrap_err();
             assert!(error.message.contains("Read-only file system"), "{error}");
-            rustix::mount::mount_remount(&root, MountFlags::BIND, c"").unwrap();
+            // A pod needs the state directory alone.
+            let other = Client::named(&node.runtime, place, "other");
+            let sandbox_alone = other.run_once().await.unwrap();
+            other.remove(&sandbox_alone).await.unwrap();
+            rustix::mount::unmount(&root, rustix::mount::UnmountFlags::DETACH).unwrap();
             client.remove(&sandbox).await.unwrap();
             recovers(place, &node, &clean, "writable again").await;
         });
-        rustix::mount::unmount(&root, rustix::mount::UnmountFlags::DETACH).unwrap();
+    });
+}
+
+#[test]
+fn a_node_that_starts_on_a_read_only_root() {
+    at_a_place(|place| {
+        on_tokio(async {
+            let (node, clean) = settled(place).await;
+            drop(node);
+            let root = place.root();
+            rustix::mount::mount_bind(&root, &root).unwrap();
+            rustix::mount::mount_remount(&root, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+            let error = place.open().await.err().unwrap();
+            assert!(
+                error.contains("Read-only file system") && error.contains(&*root.to_string_lossy()),
+                "{error}"
+            );
+            rustix::mount::unmount(&root, rustix::mount::UnmountFlags::DETACH).unwrap();
+            let node = place.open().await.unwrap();
+            recovers(place, &node, &clean, "writable again").await;
+        });
     });
 }
 
@@ -208,6 +232,23 @@ fn no_free_address() {
             first.remove(&sandbox).await.unwrap();
             let sandbox = second.run_once().await.unwrap();
             second.remove(&sandbox).await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn no_free_port() {
+    at_a_place(|place| {
+        on_tokio(async {
+            let (node, clean) = settled(place).await;
+            let client = Client::new(&node.runtime, place, Manner::Patient);
+            let taken = std::net::TcpListener::bind(("0.0.0.0", u16::try_from(HOST_PORT).unwrap())).unwrap();
+            let error = client.run_once().await.unwrap_err();
+            assert_eq!(error.kind, cri::ErrorKind::FailedPrecondition, "{error}");
+            assert!(error.message.contains(&HOST_PORT.to_string()), "{error}");
+            assert!(client.sandboxes().await.is_empty());
+            drop(taken);
+            recovers(place, &node, &clean, "the port is free again").await;
         });
     });
 }

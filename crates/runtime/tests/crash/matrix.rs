@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cri::v1::{ContainerState, PodSandboxState};
@@ -49,32 +50,53 @@ fn cases(counts: &BTreeMap<String, u32>, chosen: fn(&str) -> bool) -> VecDeque<(
 }
 
 fn is_nodes(point: &str) -> bool {
-    !point.starts_with("shim.")
+    !is_supervisors(point)
 }
 
 /// A case: at this place, whose clean state is this, under this name.
 type Case = fn(&Place, &Snapshot, &str) -> Result<(), String>;
 
+/// How many places cases take place at, at a time: each waits for the kernel half of its time.
+const PLACES: usize = 3;
+
+/// The cases that are left to do, once they are known, and how those went that were done.
+#[derive(Default)]
+struct Progress {
+    rest: Option<VecDeque<(String, u32)>>,
+    done: usize,
+    failed: Vec<String>,
+}
+
 /// Goes through all points that `chosen` takes, and tells of all that went wrong. A case that did may have spoilt its
 /// place, so the next one has another.
 fn go_through(chosen: fn(&str) -> bool, case: Case) {
-    let (began, mut done, mut failed) = (Instant::now(), 0, Vec::new());
-    let mut rest = None;
-    while rest.as_ref().is_none_or(|rest: &VecDeque<_>| !rest.is_empty()) {
-        at_a_place(|place| {
-            let (counts, clean) = survey(place);
-            let rest = rest.get_or_insert_with(|| cases(&counts, chosen));
-            while let Some((point, occurrence)) = rest.pop_front() {
-                done += 1;
-                let name = format!("{point}@{occurrence}");
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(place, &clean, &name)));
-                if let Err(why) = outcome.unwrap_or_else(|panic| Err(message(&*panic))) {
-                    eprintln!("{name}: {why}\n");
-                    return failed.push(name);
+    let began = Instant::now();
+    let progress = Mutex::new(Progress::default());
+    let lock = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let go_through_some = || {
+        while lock().rest.as_ref().is_none_or(|rest| !rest.is_empty()) {
+            at_a_place(|place| {
+                let (counts, clean) = survey(place);
+                lock().rest.get_or_insert_with(|| cases(&counts, chosen));
+                let next = || lock().rest.as_mut().and_then(VecDeque::pop_front);
+                while let Some((point, occurrence)) = next() {
+                    lock().done += 1;
+                    let name = format!("{point}@{occurrence}");
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(place, &clean, &name)));
+                    if let Err(why) = outcome.unwrap_or_else(|panic| Err(message(&*panic))) {
+                        eprintln!("{name}: {why}\n");
+                        return lock().failed.push(name);
+                    }
                 }
-            }
-        });
-    }
+            });
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..PLACES {
+            scope.spawn(&go_through_some);
+        }
+    });
+    let Progress { done, failed, .. } = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{done} cases in {:.1} s", began.elapsed().as_secs_f64());
     assert!(failed.is_empty(), "{} of {done} cases: {failed:#?}", failed.len());
 }
@@ -171,43 +193,54 @@ fn killed() {
     });
 }
 
-/// The supervisor dies at every step of its own. The node lives, and so does the next supervisor.
+/// A life whose first supervisor has these failpoints. The node lives, and so does the next supervisor.
+fn goes_on_after(place: &Place, clean: &Snapshot, supervisors: &str) -> Result<(), String> {
+    let output = run_with(place, Task::LivePersistently, "", supervisors);
+    if !output.status.success() {
+        return Err(format!("the life did not go on: {}", said(&output)));
+    }
+    on_tokio(async { place.open().await.map(close) })?;
+    is_clean(place, clean)
+}
+
+fn is_supervisors(point: &str) -> bool {
+    point.starts_with("shim.")
+}
+
 #[test]
 fn supervisor_killed() {
-    go_through(
-        |point| point.starts_with("shim."),
-        |place, clean, case| {
-            let output = run_with(place, Task::LivePersistently, "", &format!("{case}=kill"));
-            if !output.status.success() {
-                return Err(format!("the life did not go on: {}", said(&output)));
-            }
-            on_tokio(async { place.open().await.map(close) })?;
-            is_clean(place, clean)
-        },
-    );
+    go_through(is_supervisors, |place, clean, case| {
+        goes_on_after(place, clean, &format!("{case}=kill"))
+    });
+}
+
+/// Each step of the supervisor's fails, or takes its time.
+#[test]
+fn supervisor_failing_or_slow() {
+    go_through(is_supervisors, |place, clean, case| {
+        goes_on_after(place, clean, &format!("{case}=error"))?;
+        goes_on_after(place, clean, &format!("{case}=delay(20)"))
+    });
 }
 
 /// Both die: first the supervisor, and the node at one of the steps that it takes then.
 #[test]
 fn supervisor_killed_and_node_too() {
-    go_through(
-        |point| point.starts_with("shim."),
-        |place, clean, case| {
-            let node = "sandbox.undo.shutdown=kill;container.start.created=kill;container.exit.recorded=kill";
-            run_with(place, Task::LivePersistently, node, &format!("{case}=kill"));
-            // The supervisor may be dead, may be being replaced, or may come to its end now.
-            let led = on_tokio(async {
-                let node = place.open().await?;
-                let client = Client::new(&node.runtime, place, Manner::Patient);
-                let life = tokio::time::timeout(LIFE_LIMIT, client.lead_persistently()).await;
-                life.map_err(|_| "the pod's life takes too long afterwards".to_owned())?
-                    .map_err(|e| format!("the same requests do not succeed afterwards: {e}"))?;
-                close(node);
-                Ok::<_, String>(())
-            });
-            led.and_then(|()| is_clean(place, clean))
-        },
-    );
+    go_through(is_supervisors, |place, clean, case| {
+        let node = "sandbox.undo.shutdown=kill;container.start.created=kill;container.exit.recorded=kill";
+        run_with(place, Task::LivePersistently, node, &format!("{case}=kill"));
+        // The supervisor may be dead, may be being replaced, or may come to its end now.
+        let led = on_tokio(async {
+            let node = place.open().await?;
+            let client = Client::new(&node.runtime, place, Manner::Patient);
+            let life = tokio::time::timeout(LIFE_LIMIT, client.lead_persistently()).await;
+            life.map_err(|_| "the pod's life takes too long afterwards".to_owned())?
+                .map_err(|e| format!("the same requests do not succeed afterwards: {e}"))?;
+            close(node);
+            Ok::<_, String>(())
+        });
+        led.and_then(|()| is_clean(place, clean))
+    });
 }
 
 #[test]

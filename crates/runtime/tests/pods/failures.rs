@@ -124,6 +124,41 @@ fn what_cant_be_made_is_refused_with_its_reason() {
     });
 }
 
+/// With a PID namespace for each container, a pause that dies is replaced; one that keeps dying at once is not.
+#[test]
+fn a_pause_that_keeps_dying_ends_the_sandbox() {
+    on_a_host(|host| async move {
+        let mut pod = host.pod("pauses");
+        pod.linux = Some(LinuxPodSandboxConfig {
+            security_context: Some(LinuxSandboxSecurityContext {
+                namespace_options: Some(NamespaceOption {
+                    pid: NamespaceMode::Container.into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        let sandbox = host.run(pod.clone()).await.unwrap();
+        let mut notices = host.runtime.notices();
+        let mut killed = 0;
+        while host.sandbox_status(&sandbox).await.unwrap().status.unwrap().state() == PodSandboxState::SandboxReady {
+            let pause = host.sandbox_pid(&sandbox, "pid").await;
+            if ![0, killed].contains(&pause) {
+                kill(pause);
+                killed = pause;
+            }
+            tokio::task::yield_now().await;
+        }
+        let told = async { while notices.recv().await.unwrap().reason != "PauseGivenUp" {} };
+        let limit = std::time::Duration::from_secs(10);
+        tokio::time::timeout(limit, told).await.expect("nobody is told");
+        let error = host.run(pod).await.unwrap_err();
+        assert_eq!(error.kind, cri::ErrorKind::AlreadyExists, "{error}");
+        host.remove(&sandbox).await.unwrap();
+    });
+}
+
 #[test]
 fn without_its_supervisor_a_pod_is_not_ready_and_can_be_taken_down() {
     on_a_host(|mut host| async move {
