@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use image::Reference;
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
@@ -130,7 +131,7 @@ pub struct ImportImage {
     pub files: Vec<PathBuf>,
     /// The image's reference, instead of the archive's own
     #[arg(long, value_name = "REF")]
-    pub tag: Option<String>,
+    pub tag: Option<Reference>,
     /// Make an image of this directory
     #[arg(long, value_name = "DIR", requires = "tag", conflicts_with = "files")]
     pub rootfs: Option<PathBuf>,
@@ -178,6 +179,7 @@ mod tests {
             "hove image import",
             "hove image import --rootfs d",
             "hove image import a.tar --entrypoint x",
+            "hove image import a.tar --tag no/NAME",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

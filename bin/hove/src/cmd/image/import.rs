@@ -8,6 +8,7 @@ use futures_util::TryStreamExt;
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use image::Reference;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -41,7 +42,7 @@ pub async fn import(settings: &Settings, import: ImportImage) -> Result<ExitCode
     if let Some(directory) = &import.rootfs {
         let request = json!({
             "directory": std::path::absolute(directory)?,
-            "reference": import.tag,
+            "reference": import.tag.as_ref().map(Reference::to_string),
             "config": {
                 "entrypoint": import.entrypoint,
                 "cmd": import.cmd,
@@ -59,15 +60,16 @@ pub async fn import(settings: &Settings, import: ImportImage) -> Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     for file in &import.files {
-        let images = import_file(&client, file, import.tag.as_deref()).await;
+        let images = import_file(&client, file, import.tag.as_ref()).await;
         print_imported(&images.with_context(|| file.display().to_string())?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Sends a file. The node reads it, not by its name: a node may see another file system.
-async fn import_file(client: &Client, file: &Path, tag: Option<&str>) -> Result<Value> {
-    let query: Vec<_> = tag.map(|tag| ("reference", tag.to_owned())).into_iter().collect();
+async fn import_file(client: &Client, file: &Path, tag: Option<&Reference>) -> Result<Value> {
+    let tag = tag.map(Reference::to_string);
+    let query: Vec<_> = tag.iter().map(|tag| ("reference", tag.clone())).collect();
     let url = path(&format!("{}:import", images_path()), &query);
     if file.is_dir() {
         let request = json!({"directory": std::path::absolute(file)?, "reference": tag});

@@ -7,6 +7,7 @@ use std::{
     io::{self, Read},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use apiserver::{Failure, Query};
@@ -20,12 +21,16 @@ use http::StatusCode;
 use image::{Error, Image, ImageConfig, Mounted, Reference, Source, Store};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_stream::StreamExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::NodeApi;
 
 pub use lines::{ImageLine, LayerStage};
 pub use transfer::{export, pull, push};
+
+/// How long the next bytes of an archive may take to come.
+const IMPORT_IDLE: Duration = Duration::from_secs(60);
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -37,7 +42,12 @@ pub async fn list(State(api): State<NodeApi>) -> Result<Json<Value>> {
 /// `POST images:import`, the archive as the body.
 pub async fn import(State(api): State<NodeApi>, query: Query, body: Body) -> Result<Json<Value>> {
     let reference = query.get("reference").map(parse_reference).transpose()?;
-    let stream = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+    let pieces = body
+        .into_data_stream()
+        .map_err(io::Error::other)
+        .timeout(IMPORT_IDLE)
+        .map(|piece| piece.unwrap_or_else(|_| Err(stalled())));
+    let stream = StreamReader::new(pieces);
     let mut stream = SyncIoBridge::new(Box::pin(stream));
     with_store(api, move |store| {
         let result = store.import(Source::Stream(&mut stream), reference.as_ref(), &|_| {});
@@ -225,6 +235,11 @@ async fn with_store(
 fn parse_reference(text: &str) -> Result<Reference> {
     text.parse()
         .map_err(|error: image::reference::Error| Failure::bad_request(error.to_string()))
+}
+
+fn stalled() -> io::Error {
+    let message = format!("no byte of it came for {IMPORT_IDLE:?}");
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 fn drain(stream: &mut impl Read) {
