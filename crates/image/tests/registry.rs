@@ -195,14 +195,12 @@ async fn the_image_for_this_machine_is_taken_from_an_index() {
             .pull(&format!("{}/team/app:{tag}", registry.address))
             .await
             .unwrap();
-        let digest = image
+        let digests = image
             .digests
             .iter()
             .map(|name| name.rsplit_once('@').unwrap().1.to_owned());
-        let digest = digest
-            .filter(|digest| !manifests.iter().any(|(_, known)| known == digest))
-            .last()
-            .unwrap();
+        let is_new = |digest: &String| !manifests.iter().any(|(_, known)| known == digest);
+        let digest = digests.into_iter().find(is_new).unwrap();
         manifests.push((architecture, digest));
     }
     let kinds = [
@@ -230,7 +228,11 @@ async fn the_image_for_this_machine_is_taken_from_an_index() {
     let image = fresh.pull(&name).await.unwrap();
     assert_eq!(image.manifest.unwrap().to_string(), manifests[0].1);
     let by_index = name.replace(":all", &format!("@{}", Digest::of(index.as_bytes())));
-    assert_eq!(image.digests, [by_index.clone()], "the registry knows it by its index");
+    assert_eq!(
+        image.digests,
+        std::slice::from_ref(&by_index),
+        "the registry knows it by its index"
+    );
     assert_eq!(fresh.pull(&by_index).await.unwrap().id, image.id);
 
     let only = index.replace("\"amd64\"", "\"riscv64\"");
