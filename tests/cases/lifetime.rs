@@ -1,7 +1,7 @@
 //! How long a pod lives: as long as the client that ran it.
 
 use anyhow::{Result, ensure};
-use end_to_end::instance::{PATIENT, condition};
+use end_to_end::instance::{PATIENT, QUICK, condition};
 use end_to_end::{Host, Instance, case, http};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -133,6 +133,29 @@ fn two_nodes_at_once() {
             run.signal(Signal::INT)?;
             run.wait(PATIENT)?;
         }
+        Ok(())
+    });
+}
+
+/// One node per directory: the second one hears of it at once, and leaves nothing of its own.
+#[test]
+fn a_second_daemon_is_refused() {
+    case(&[], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        let daemon = node.spawn(["daemon"])?;
+        daemon.wait_for_words("the node is ready", QUICK)?;
+        let words = node.refused(["daemon"])?;
+        ensure!(
+            words.contains("another node owns") && !words.contains("it may take"),
+            "{words}"
+        );
+        let state = host.directory().join("other-state");
+        let words = node.refused(["daemon".as_ref(), "--state".as_ref(), state.as_os_str()])?;
+        ensure!(words.contains("another process"), "{words}");
+        ensure!(!state.exists(), "{} is left", state.display());
+        daemon.signal(Signal::TERM)?;
+        ensure!(daemon.wait(PATIENT)?.code() == 0);
+        node.output(["get", "pods"])?;
         Ok(())
     });
 }

@@ -20,10 +20,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::FlockOperation;
 use tokio::{
-    net::UnixListener,
+    net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::timeout,
@@ -51,8 +51,15 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     }
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     reach::create_state_directory(&settings.state)?;
-    let lock = own_state(&settings.state).await?;
-    let (node, engine) = Node::compose(&settings).await?;
+    let lock = own_state(&settings).await?;
+    let (node, engine) = match Node::compose(&settings).await {
+        Ok(composed) => composed,
+        Err(error) => {
+            // What another one's --root is used with by mistake is left as it was found.
+            remove_lock(&settings.state);
+            return Err(error);
+        }
+    };
     let stop = CancellationToken::new();
     // Nobody's kubelet works with a runtime that ends when it has nothing to do.
     let cri = match until_idle {
@@ -255,16 +262,26 @@ impl Node {
     }
 }
 
-/// One node per state directory. A former one that ends right now is waited for.
-async fn own_state(state: &Path) -> Result<OwnedFd> {
-    let path = state.join("lock");
-    match timeout(LOCK_TIMEOUT, reach::lock(&path, FlockOperation::LockExclusive)).await {
-        Ok(lock) => lock,
-        Err(_) => bail!(
-            "another node owns {}: stop it, or choose another --state and --root",
-            state.display()
-        ),
+/// One node per state directory. A former one that ends right now is waited for; one that serves is not.
+async fn own_state(settings: &Settings) -> Result<OwnedFd> {
+    let path = settings.state.join("lock");
+    if let Some(lock) = reach::try_lock(&path)? {
+        return Ok(lock);
     }
+    let taken = || {
+        let state = settings.state.display();
+        anyhow!("another node owns {state}: stop it, or choose another --state and --root")
+    };
+    // An ending node takes its name away first.
+    if UnixStream::connect(settings.api_socket()).await.is_ok() {
+        return Err(taken());
+    }
+    tracing::info!(
+        "another node has {}: it may take {LOCK_TIMEOUT:?} to end",
+        path.display()
+    );
+    let lock = timeout(LOCK_TIMEOUT, reach::lock(&path, FlockOperation::LockExclusive)).await;
+    lock.map_err(|_| taken())?
 }
 
 /// The socket for root alone.
@@ -295,6 +312,11 @@ fn remove_state(state: &Path) {
     if let Ok(Some(_starting)) = &starting {
         let _ = std::fs::remove_file(state.join("start.lock"));
     }
+    remove_lock(state);
+}
+
+/// And the directory, if nothing else is in it.
+fn remove_lock(state: &Path) {
     let _ = std::fs::remove_file(state.join("lock"));
     let _ = std::fs::remove_dir(state);
 }

@@ -60,8 +60,23 @@ pub async fn node(settings: &Settings) -> Result<Client> {
     if answers(&client).await? {
         return Ok(client);
     }
-    start(settings).await?;
+    if let Err(error) = start(settings).await {
+        remove_unused(&settings.state);
+        return Err(error);
+    }
     Ok(client)
+}
+
+/// Removes a state directory that no node has put anything into. The caller holds `start.lock`.
+fn remove_unused(state: &Path) {
+    let ours = ["start.lock", "node.log"];
+    let mut entries = std::fs::read_dir(state).into_iter().flatten().flatten();
+    if entries.all(|entry| ours.iter().any(|name| entry.file_name() == *name)) {
+        for name in ours {
+            let _ = std::fs::remove_file(state.join(name));
+        }
+        let _ = std::fs::remove_dir(state);
+    }
 }
 
 /// A client of the next node, after the one that was there has ended. Whoever keeps nodes running (an init system) has

@@ -18,6 +18,10 @@ fn complaint(arguments: &[&str]) -> String {
         .unwrap();
     assert!(!output.status.success(), "{arguments:?}");
     assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(
+        !directory.path().join("state").exists(),
+        "{arguments:?} leaves a state directory"
+    );
     String::from_utf8(output.stderr).unwrap()
 }
 
