@@ -1,5 +1,7 @@
 //! One pod, from its creation to its end, and what must hold on the way.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail, ensure};
 use end_to_end::instance::{QUICK, condition, container};
 use end_to_end::{http, numbered};
@@ -49,11 +51,7 @@ pub fn live(node: &Node, plan: Plan, number: u64, worker: u16) -> Result<()> {
         );
     }
     if plan.exec && plan.kind != Kind::Burst {
-        let said = node.ask(|| {
-            node.instance()
-                .output(["exec", &name, "-c", "c0", "--", "echo", "here"])
-        })?;
-        ensure!(said == "here\n", "exec said {said:?}");
+        exec(node, &name)?;
     }
     check_logs(node, &name, plan.kind)?;
 
@@ -119,6 +117,23 @@ fn delete(node: &Node, name: &str) -> Result<()> {
         ensure!(matches!(answer.status, 200 | 202 | 404), "{answer:?}");
         Ok(())
     })
+}
+
+/// It works; right after the supervisor's death it may fail, until the pod has the next one.
+fn exec(node: &Node, name: &str) -> Result<()> {
+    let deadline = Instant::now() + QUICK;
+    loop {
+        let said = node.undisturbed(|| node.instance().output(["exec", name, "-c", "c0", "--", "echo", "here"]));
+        match said {
+            Ok(said) => {
+                ensure!(said == "here\n", "exec said {said:?}");
+                return Ok(());
+            }
+            Err(error) if Instant::now() > deadline => return Err(error),
+            // Nobody tells that a pod has its next supervisor.
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
 }
 
 fn wait_until_up(node: &Node, name: &str, kind: Kind) -> Result<Value> {
