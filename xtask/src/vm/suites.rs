@@ -33,9 +33,15 @@ const LEFT_OUT: &[&str] = &["war_and_tomcat"];
 /// Parts of the names of tests that a brief run leaves out as well: they say nothing about a kernel, or take minutes there
 /// because of their numbers alone.
 const LEFT_OUT_WHEN_BRIEF: &[&str] = &[
+    "a_container_that_is_being_made_is_undone",
+    "a_log_is_rotated_between_any_two_steps",
     "bad_input::",
     "cri_socket::",
+    "full_disk::",
     "hostile::",
+    "hostile_passwd_and_group_files",
+    "kills::",
+    "lifetime::two_nodes",
     "output::",
     "seccomp::tests::",
     "ten_thousand",
