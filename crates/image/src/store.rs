@@ -65,7 +65,7 @@ struct Held {
 }
 
 /// A layer's bytes as they came.
-pub(crate) enum Bytes {
+pub(crate) enum LayerBytes {
     /// In the store.
     Stored(File),
     /// On their way.
@@ -310,7 +310,7 @@ impl Store {
                 .iter()
                 .all(|layer| state.chains.contains_key(&layer.chain_id));
             if !ready {
-                lease.hold_more(
+                lease.keep_in(
                     &mut state,
                     image.layers.iter().map(|l| l.digest),
                     image.layers.iter().map(|l| l.chain_id),
@@ -472,8 +472,8 @@ impl Store {
     }
 
     /// A layer's bytes, which are in the store.
-    pub(crate) fn stored(&self, layer: &Layer) -> Result<Bytes> {
-        Ok(Bytes::Stored(self.content.read(&layer.digest)?))
+    pub(crate) fn stored(&self, layer: &Layer) -> Result<LayerBytes> {
+        Ok(LayerBytes::Stored(self.content.read(&layer.digest)?))
     }
 
     /// Unpacks those of an image's layers, from the bottom up, that are not yet; `open` gives a layer's bytes.
@@ -481,7 +481,7 @@ impl Store {
         &self,
         lease: &Lease<'_>,
         layers: &[Layer],
-        open: impl Fn(&Layer) -> Result<Bytes>,
+        open: impl Fn(&Layer) -> Result<LayerBytes>,
         progress: &dyn Fn(&Progress),
     ) -> Result<()> {
         let mut lower: Vec<PathBuf> = Vec::new();
@@ -509,7 +509,7 @@ impl Store {
         &self,
         layer: &Layer,
         lower: &[PathBuf],
-        open: impl Fn(&Layer) -> Result<Bytes>,
+        open: impl Fn(&Layer) -> Result<LayerBytes>,
         progress: &dyn Fn(u64),
     ) -> Result<u64> {
         let number = {
@@ -562,15 +562,15 @@ impl Store {
         &self,
         number: u64,
         layer: &Layer,
-        bytes: Bytes,
+        bytes: LayerBytes,
         lower: &[PathBuf],
         progress: &dyn Fn(u64),
     ) -> Result<Usage> {
         let name = format!("layer {}", layer.digest);
         let fs = self.snapshots.new_layer(number)?;
         let (stream, arrival): (Box<dyn Read + Send>, _) = match bytes {
-            Bytes::Stored(file) => (Box::new(file), None),
-            Bytes::Arriving(arrival) => (Box::new(arrival.follow()), Some(arrival)),
+            LayerBytes::Stored(file) => (Box::new(file), None),
+            LayerBytes::Arriving(arrival) => (Box::new(arrival.follow()), Some(arrival)),
         };
         let unpacked = layer::unpack(stream, &name, &fs, lower, &self.limits, progress);
         if let (Err(Error::Malformed { .. }), Some(arrival)) = (&unpacked, &arrival) {
@@ -629,10 +629,10 @@ impl Store {
 impl Lease<'_> {
     /// Keeps these until the lease is dropped.
     pub(crate) fn keep(&self, content: impl IntoIterator<Item = Digest>, chains: impl IntoIterator<Item = Digest>) {
-        self.hold_more(&mut self.store.state(), content, chains);
+        self.keep_in(&mut self.store.state(), content, chains);
     }
 
-    fn hold_more(
+    fn keep_in(
         &self,
         state: &mut State,
         content: impl IntoIterator<Item = Digest>,

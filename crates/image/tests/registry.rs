@@ -324,6 +324,36 @@ async fn what_is_pushed_is_what_is_pulled() {
 }
 
 #[tokio::test]
+async fn another_registry_understands_us_as_well() {
+    let Some(registry) = DockerRegistry::other().await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let from = Node::new();
+    let image = from.store.import(Source::Archive(archive(dir.path())), None, &|_| {});
+    let image = image.unwrap().remove(0);
+    let name: Reference = format!("{}/team/app:1", registry.address).parse().unwrap();
+    let pushed = from.registries.push(&image, &name, None, |_| {}).await.unwrap();
+    let to = Node::new();
+    let pulled = to.pull(&name.to_string()).await.unwrap();
+    assert_eq!((pulled.id, pulled.manifest), (image.id, Some(pushed)));
+    let copy: Reference = format!("{}/team/copy:2", registry.address).parse().unwrap();
+    assert_eq!(to.registries.push(&pulled, &copy, None, |_| {}).await.unwrap(), pushed);
+    let again = tempfile::tempdir().unwrap();
+    registry.push(
+        &archive(again.path()),
+        "team/app:zstd",
+        &["--dest-compress-format=zstd"],
+    );
+    to.pull(&name.to_string().replace(":1", ":zstd")).await.unwrap();
+    let error = to
+        .pull(&name.to_string().replace("app:1", "app:typo"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn where_a_server_sends_us_on_nobody_learns_who_we_are() {
     let other = Server::start(Manners::default()).await;
     let server = Server::start(Manners {

@@ -29,7 +29,7 @@ use crate::limits;
 use crate::model::{Image, Layer};
 use crate::progress::{Progress, Stage};
 use crate::reference::Reference;
-use crate::store::{Store, reach};
+use crate::store::{LayerBytes, Store, reach};
 
 /// How often a server is asked again whose connection breaks without a byte more than before.
 const ATTEMPTS: u32 = 4;
@@ -381,7 +381,7 @@ impl Pull {
         let unpacked = blocking(move || {
             let _alive = alive;
             let lease = store.lease();
-            let open = |layer: &Layer| Ok(crate::store::Bytes::Arriving(pairs[&layer.digest].clone()));
+            let open = |layer: &Layer| Ok(LayerBytes::Arriving(pairs[&layer.digest].clone()));
             store.unpack_all(&lease, &layers, open, &|report| {
                 // Nobody may listen.
                 let _ = progress.send(*report);

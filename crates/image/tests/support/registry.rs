@@ -283,7 +283,7 @@ pub trait ChainPending: futures_util::Stream + Sized {
 
 impl<S: futures_util::Stream> ChainPending for S {}
 
-/// Debian's docker-registry, on a port of its own; it ends with the test.
+/// A real registry: Debian's docker-registry, or another, on a port of its own; it ends with the test.
 pub struct DockerRegistry {
     process: Child,
     pub address: String,
@@ -324,6 +324,32 @@ impl DockerRegistry {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        Some(DockerRegistry::listening(process, address, dir).await)
+    }
+
+    /// go-containerregistry's, another implementation of the specification, where `HOVE_OTHER_REGISTRY` says it is:
+    /// `go install github.com/google/go-containerregistry/cmd/registry@v0.20.3` makes it.
+    pub async fn other() -> Option<DockerRegistry> {
+        let Some(program) = std::env::var_os("HOVE_OTHER_REGISTRY") else {
+            println!("SKIPPED: HOVE_OTHER_REGISTRY names no program");
+            return None;
+        };
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let process = Command::new(program)
+            .args(["-port", &address.port().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        Some(DockerRegistry::listening(process, address.to_string(), dir).await)
+    }
+
+    /// Waits until it does.
+    async fn listening(process: Child, address: String, dir: tempfile::TempDir) -> DockerRegistry {
         let registry = DockerRegistry {
             process,
             address,
@@ -336,8 +362,8 @@ impl DockerRegistry {
         };
         tokio::time::timeout(LIMIT, listens)
             .await
-            .expect("docker-registry does not listen");
-        Some(registry)
+            .expect("the registry does not listen");
+        registry
     }
 
     pub fn push(&self, archive: &Path, name: &str, extra: &[&str]) {
