@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod codegen;
 mod conformance;
 mod demo;
@@ -43,6 +44,8 @@ enum Chore {
     },
     /// Let thousands of pods live while the processes that hold them up are killed, then run every fuzz target
     Soak(soak::Ask),
+    /// Measure Hove side by side with others
+    Bench(bench::Ask),
     /// Check what the compiler does not: allowed edges between crates, unsafe code, names, generated code
     Tidy,
     /// Build the images of the examples and tests from Debian's packages, into target/images
@@ -62,6 +65,7 @@ fn main() -> Result<()> {
         Chore::Conformance { arguments } => conformance::run(&root, &arguments),
         Chore::Vm(ask) => vm::run(&root, &ask),
         Chore::Soak(ask) => soak::run(&root, &ask),
+        Chore::Bench(ask) => bench::run(&root, &ask),
         Chore::Tidy => tidy::run(&root),
         Chore::Images { group: None } => images::run(&root).map(drop),
         Chore::Images { group: Some(group) } => images::group(&root, &group).map(drop),
