@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::FlockOperation;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixListener,
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::timeout,
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::idle::Connections;
 use crate::{
+    client::Client,
     config::Settings,
     node_api::{self, Leases, NodeApi, RETURN_TIMEOUT},
     reach,
@@ -272,8 +273,9 @@ async fn own_state(settings: &Settings) -> Result<OwnedFd> {
         let state = settings.state.display();
         anyhow!("another node owns {state}: stop it, or choose another --state and --root")
     };
-    // An ending node takes its name away first.
-    if UnixStream::connect(settings.api_socket()).await.is_ok() {
+    // An ending node takes its name away first. That somebody holds a dead one's lock and socket is no sign of life: a
+    // supervisor that was just being started does, until it is its own program.
+    if reach::answers(&Client::new(settings.api_socket())).await? {
         return Err(taken());
     }
     tracing::info!(

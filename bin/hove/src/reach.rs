@@ -94,7 +94,7 @@ pub async fn next_node(settings: &Settings) -> Result<Client> {
 }
 
 /// Whether a node answers; an error when one may be there that this user can't reach.
-async fn answers(client: &Client) -> Result<bool> {
+pub async fn answers(client: &Client) -> Result<bool> {
     match client.get::<serde_json::Value>("/version").await {
         Ok(_) => Ok(true),
         Err(Error::NoNode(error)) if error.kind() == ErrorKind::PermissionDenied => {
