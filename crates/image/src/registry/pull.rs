@@ -35,8 +35,8 @@ use crate::store::{LayerBytes, Store, reach};
 const ATTEMPTS: u32 = 4;
 /// How long to wait before the second attempt; each further one waits twice as long.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Parts of a layer that wait to be written.
-const CHUNKS: usize = 16;
+/// Parts of a layer that wait to be written: each may be a connection's whole buffer, 400 kB.
+const CHUNKS: usize = 4;
 
 /// One pull.
 struct Pull {
@@ -59,6 +59,15 @@ struct Resolved {
 
 /// Held by each thread of a pull.
 type Alive = mpsc::Sender<()>;
+
+/// `work`, with `alive` held until all that it has is dropped.
+fn holding<T>(alive: Alive, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    move || {
+        let result = work();
+        drop(alive);
+        result
+    }
+}
 
 /// Pulls `reference`.
 pub async fn run(
@@ -377,16 +386,15 @@ impl Pull {
         let (store, progress) = (self.store().clone(), self.progress.clone());
         let pairs: HashMap<_, _> = layers.iter().map(|layer| layer.digest).zip(arrivals.to_vec()).collect();
         let layers = layers.to_vec();
-        let alive = alive.clone();
-        let unpacked = blocking(move || {
-            let _alive = alive;
+        let work = move || {
             let lease = store.lease();
             let open = |layer: &Layer| Ok(LayerBytes::Arriving(pairs[&layer.digest].clone()));
             store.unpack_all(&lease, &layers, open, &|report| {
                 // Nobody may listen.
                 let _ = progress.send(*report);
             })
-        });
+        };
+        let unpacked = blocking(holding(alive.clone(), work));
         match unpacked.await {
             // The download knows why, and says it.
             Err(_) if arrivals.iter().any(|arrival| arrival.is_given_up()) => pending().await,
@@ -425,10 +433,9 @@ impl Pull {
         let (sink, mut chunks) = mpsc::channel::<Bytes>(CHUNKS);
         let (begin, begins) = oneshot::channel();
         let what = format!("layer {digest}");
-        let alive = alive.clone();
-        let stored = tokio::task::spawn_blocking(move || {
+        let work = move || {
             // However the download ends, nobody else writes there before this thread is done.
-            let (_turn, _alive) = (turn, alive);
+            let _turn = turn;
             let mut partial = store.content.resume(&digest, size_bytes)?;
             writer.has(partial.file(), partial.bytes());
             let _ = begin.send(partial.bytes());
@@ -444,7 +451,8 @@ impl Pull {
                 writer.verified();
             }
             Ok(())
-        });
+        };
+        let stored = tokio::task::spawn_blocking(holding(alive.clone(), work));
         let downloaded = match begins.await {
             Ok(begin) => self.download(digest, size_bytes, begin, &sink).await,
             // The thread knows why.

@@ -1,6 +1,8 @@
 //! Images from files and into files.
 
-use std::{io::IsTerminal, path::Path, process::ExitCode, time::Duration};
+use std::{
+    fs::Permissions, io::IsTerminal, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -123,7 +125,11 @@ pub async fn export(client: &Client, images: &[String], output: &Path) -> Result
         _ => Path::new("."),
     };
     let named = || output.display().to_string();
-    let whole = tempfile::NamedTempFile::new_in(directory).with_context(named)?;
+    // With the permissions that any new file gets.
+    let whole = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory);
+    let whole = whole.with_context(named)?;
     let file = tokio::fs::File::from_std(whole.reopen().with_context(named)?);
     write_archive(client, &url, file).await?.with_context(named)?;
     whole.persist(output).with_context(named)?;
