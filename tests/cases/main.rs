@@ -11,5 +11,6 @@ mod hostile;
 mod kills;
 mod lifetime;
 mod output;
+mod users;
 mod while_it_runs;
 mod words;
