@@ -93,7 +93,7 @@ fn go_through(chosen: fn(&str) -> bool, case: Case) {
     };
     std::thread::scope(|scope| {
         for _ in 0..PLACES {
-            scope.spawn(&go_through_some);
+            scope.spawn(go_through_some);
         }
     });
     let Progress { done, failed, .. } = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
