@@ -3,16 +3,17 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use end_to_end::instance::QUICK;
 use end_to_end::running::Ended;
-use end_to_end::{Host, Instance, Running, http};
+use end_to_end::{Running, http};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{client, on_a_daemon};
+use crate::{Site, client, on_a_daemon};
 
 const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 const NGINX: &str = "registry.k8s.io/e2e-test-images/nginx:1.14-2";
@@ -23,19 +24,28 @@ const LOCAL_PORT: u16 = 18080;
 const SETTINGS: &str = "crictl.yaml";
 
 /// crictl, pointed at a daemon.
-struct Crictl<'a> {
-    host: &'a Host,
-    endpoint: &'a str,
+pub struct Crictl {
+    directory: PathBuf,
+    endpoint: String,
 }
 
-impl Crictl<'_> {
+impl Crictl {
+    pub fn new(site: &Site<'_>) -> Result<Crictl> {
+        let directory = site.host.directory().to_owned();
+        fs::write(directory.join(SETTINGS), "")?;
+        Ok(Crictl {
+            directory,
+            endpoint: site.endpoint.clone(),
+        })
+    }
+
     fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut crictl = Command::new(client("crictl"));
         crictl
-            .args(["--runtime-endpoint", self.endpoint, "--image-endpoint", self.endpoint])
+            .args(["--runtime-endpoint", &self.endpoint, "--image-endpoint", &self.endpoint])
             .args(args)
-            .env("CRI_CONFIG_FILE", self.host.directory().join(SETTINGS))
-            .current_dir(self.host.directory());
+            .env("CRI_CONFIG_FILE", self.directory.join(SETTINGS))
+            .current_dir(&self.directory);
         crictl
     }
 
@@ -44,19 +54,19 @@ impl Crictl<'_> {
     }
 
     /// Runs `crictl ARGS`, which must succeed; what it says, without the line's end.
-    fn run(&self, args: &[&str]) -> Result<String> {
+    pub fn run(&self, args: &[&str]) -> Result<String> {
         let ended = self.try_run(args)?;
         ensure!(ended.code() == 0, "crictl {args:?}: {}{}", ended.stdout, ended.stderr);
         Ok(ended.stdout.trim_end().to_owned())
     }
 
-    fn json(&self, args: &[&str]) -> Result<Value> {
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
         let said = self.run(args)?;
         serde_json::from_str(&said).with_context(|| format!("crictl {args:?}: {said}"))
     }
 
     fn file(&self, name: &str, content: &Value) -> Result<String> {
-        let path = self.host.directory().join(name);
+        let path = self.directory.join(name);
         fs::write(&path, content.to_string())?;
         Ok(path.display().to_string())
     }
@@ -65,17 +75,16 @@ impl Crictl<'_> {
 #[test]
 #[ignore = "needs crictl: cargo xtask conformance"]
 fn every_verb_of_crictl_works() {
-    on_a_daemon(|host, node, endpoint| {
-        fs::write(host.directory().join(SETTINGS), "")?;
-        let crictl = Crictl { host, endpoint };
+    on_a_daemon(|site| {
+        let crictl = Crictl::new(site)?;
         the_node(&crictl)?;
         images(&crictl)?;
-        a_pod(&crictl, node)
+        a_pod(&crictl)
     });
 }
 
 /// version, info, runtime-config.
-fn the_node(crictl: &Crictl<'_>) -> Result<()> {
+fn the_node(crictl: &Crictl) -> Result<()> {
     let version = crictl.run(&["version"])?;
     ensure!(version.contains("RuntimeName:  hove"), "{version}");
     let info = crictl.json(&["info"])?;
@@ -92,7 +101,7 @@ fn the_node(crictl: &Crictl<'_>) -> Result<()> {
 }
 
 /// pull, images, inspecti, imagefsinfo, rmi.
-fn images(crictl: &Crictl<'_>) -> Result<()> {
+fn images(crictl: &Crictl) -> Result<()> {
     let pulled = crictl.run(&["pull", BUSYBOX])?;
     ensure!(pulled.starts_with("Image is up to date for "), "{pulled}");
     crictl.run(&["pull", NGINX])?;
@@ -126,19 +135,19 @@ fn images(crictl: &Crictl<'_>) -> Result<()> {
 
 /// A pod, made and taken down by crictl.
 struct Pod<'a> {
-    crictl: &'a Crictl<'a>,
+    crictl: &'a Crictl,
     /// The file that it was made from: crictl wants it for each container as well.
     config: String,
     sandbox: String,
 }
 
 /// runp, pods, inspectp, then what is done with containers, then stopp, rmp; events tell of it all.
-fn a_pod(crictl: &Crictl<'_>, node: &Instance) -> Result<()> {
+fn a_pod(crictl: &Crictl) -> Result<()> {
     let events = Running::start(crictl.command(["events"]))?;
     let metadata = json!({"name": "web", "namespace": "crictl", "uid": "web-1"});
     let config = crictl.file(
         "pod.json",
-        &json!({"metadata": metadata, "log_directory": node.log_dir().join("crictl"), "linux": {}}),
+        &json!({"metadata": metadata, "log_directory": crictl.directory.join("pod-logs"), "linux": {}}),
     )?;
     let sandbox = crictl.run(&["runp", &config])?;
     ensure!(crictl.run(&["pods", "--name", "web", "-q"])? == sandbox, "pods");
@@ -186,12 +195,13 @@ impl Pod<'_> {
         let status = crictl.json(&["inspect", &web])?;
         ensure!(status["status"]["state"] == "CONTAINER_RUNNING", "{status:#}");
 
+        let get = |place: SocketAddr| http::get_until(place, "/", QUICK, |page| page.status == 200);
+        get((address, 80).into())?;
+        // Only now: crictl gives a forward up when one connection of it is refused.
         let ports = format!("{LOCAL_PORT}:80");
         let forward = Running::start(crictl.command(["port-forward", &self.sandbox, &ports]))?;
         forward.wait_for_output("Forwarding from", QUICK)?;
-        for place in [([127, 0, 0, 1], LOCAL_PORT).into(), SocketAddr::new(address, 80)] {
-            http::get_until(place, "/", QUICK, |page| page.status == 200)?;
-        }
+        get(([127, 0, 0, 1], LOCAL_PORT).into())?;
         forward.signal(Signal::TERM)?;
         forward.wait(QUICK)?;
 

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use end_to_end::{Host, Running};
+use end_to_end::Running;
 
-use crate::{client, on_a_daemon};
+use crate::{Site, client, on_a_daemon};
 
 /// critest's specs of version 1.36.0, SELinux's aside: it does not count those where there is no SELinux.
 const SPECS: u32 = 117;
@@ -42,13 +42,9 @@ fn every_spec_passes_two_at_a_time() {
 #[test]
 #[ignore = "needs critest: cargo xtask conformance"]
 fn streaming_passes_over_websocket() {
-    on_a_daemon(|host, _, endpoint| {
+    on_a_daemon(|site| {
         let transports = ["--websocket-exec", "--websocket-attach", "--websocket-portforward"];
-        let said = run(
-            host,
-            endpoint,
-            &[&transports[..], &["--ginkgo.focus=Streaming"]].concat(),
-        )?;
+        let said = run(site, &[&transports[..], &["--ginkgo.focus=Streaming"]].concat())?;
         let counts = Counts::of(&said)?;
         ensure!(
             counts.failed == 0 && counts.passed == STREAMING_SPECS,
@@ -59,9 +55,9 @@ fn streaming_passes_over_websocket() {
 }
 
 fn critest(arguments: &[&str]) {
-    on_a_daemon(|host, _, endpoint| {
+    on_a_daemon(|site| {
         let skip = format!("--ginkgo.skip=benchmark|{}", LEFT_OUT.join("|"));
-        let said = run(host, endpoint, &[arguments, &[&skip]].concat())?;
+        let said = run(site, &[arguments, &[&skip]].concat())?;
         let counts = Counts::of(&said)?;
         println!("critest {arguments:?}: {counts:?}");
         let apparmor = match Path::new("/sys/kernel/security/apparmor").exists() {
@@ -78,16 +74,16 @@ fn critest(arguments: &[&str]) {
 }
 
 /// critest's output.
-fn run(host: &Host, endpoint: &str, arguments: &[&str]) -> Result<String> {
+fn run(site: &Site<'_>, arguments: &[&str]) -> Result<String> {
     let critest = client("critest");
     let clients = critest.parent().context("clients are in a folder")?;
     let mut command = Command::new(&critest);
     command
-        .args(["--runtime-endpoint", endpoint, "--ginkgo.no-color"])
+        .args(["--runtime-endpoint", &site.endpoint, "--ginkgo.no-color"])
         .args(arguments)
         // Where --parallel finds ginkgo.
         .env("PATH", format!("{}:{}", clients.display(), std::env::var("PATH")?))
-        .current_dir(host.directory());
+        .current_dir(site.host.directory());
     Ok(Running::start(command)?.wait(LIMIT)?.stdout)
 }
 

@@ -9,6 +9,7 @@
 
 mod crictl;
 mod critest;
+mod kubelet;
 mod registry;
 mod wire;
 
@@ -16,24 +17,49 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use end_to_end::instance::{PATIENT, QUICK};
-use end_to_end::{Host, Instance, case, repository};
+use end_to_end::running::wait_for_end;
+use end_to_end::{Host, Instance, Running, case, repository};
 use rustix::process::Signal;
 
 use crate::registry::Registry;
 
-/// Runs `test` on a daemon that finds the clients' images, with the endpoint of its socket; then ends the daemon, which must leave
-/// nothing.
-fn on_a_daemon(test: impl FnOnce(&Host, &Instance, &str) -> Result<()> + Send) {
-    case(&["critest/busybox", "nginx"], |host| {
+/// A daemon that finds the clients' images.
+struct Site<'a> {
+    host: &'a Host,
+    node: Instance,
+    /// Its CRI socket, as clients want it.
+    endpoint: String,
+    daemon: Running,
+}
+
+impl Site<'_> {
+    /// Kills the daemon without a word, and starts another one.
+    fn replace_daemon(&mut self) -> Result<()> {
+        self.daemon.signal(Signal::KILL)?;
+        ensure!(wait_for_end(self.daemon.pid(), QUICK)?, "the daemon outlives SIGKILL");
+        self.daemon = start(&self.node)?;
+        Ok(())
+    }
+}
+
+/// Runs `test` on a daemon; then ends that, and it must leave nothing.
+fn on_a_daemon(test: impl FnOnce(&mut Site<'_>) -> Result<()> + Send) {
+    case(&["critest/busybox", "debian", "nginx"], |host| {
         let node = host.node()?;
         let (_registry, configuration) = Registry::start(host, &node)?;
         node.configure(&configuration)?;
-        let daemon = node.spawn(["daemon"])?;
-        daemon.wait_for_words("the node is ready", QUICK)?;
+        let mut site = Site {
+            host,
+            endpoint: format!("unix://{}", node.state().join("hove.sock").display()),
+            daemon: start(&node)?,
+            node,
+        };
+        let outcome = test(&mut site).and_then(|()| {
+            // What is then left of snapshots is a container's.
+            crictl::Crictl::new(&site)?.run(&["rmi", "--all"])
+        });
 
-        let endpoint = format!("unix://{}", node.state().join("hove.sock").display());
-        let outcome = test(host, &node, &endpoint);
-
+        let Site { node, daemon, .. } = site;
         daemon.signal(Signal::TERM)?;
         let ended = daemon.wait(PATIENT)?;
         outcome.map_err(|error| error.context(ended.stderr.clone()))?;
@@ -42,6 +68,12 @@ fn on_a_daemon(test: impl FnOnce(&Host, &Instance, &str) -> Result<()> + Send) {
         node.output(["get", "pods"])?;
         Ok(())
     });
+}
+
+fn start(node: &Instance) -> Result<Running> {
+    let daemon = node.spawn(["daemon"])?;
+    daemon.wait_for_words("the node is ready", QUICK)?;
+    Ok(daemon)
 }
 
 /// A client that `cargo xtask conformance` has built.

@@ -1,9 +1,9 @@
 //! `cargo xtask conformance`: what others say that a CRI runtime must do, asked by their own clients.
 //!
-//! crictl and critest come from their Go module through the ordinary `go` client (tests/conformance/go.mod says which version),
-//! the images that critest pulls from Debian packages; the tests are in tests/conformance.
+//! crictl, critest and kubelet come from their Go modules through the ordinary `go` client (tests/conformance/go.mod and
+//! tests/conformance/kubelet/go.mod say which versions), the images that critest pulls from Debian packages; the tests are in
+//! tests/conformance.
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,18 +14,34 @@ use crate::{images, packages, test};
 /// What the tests run beside Hove and the clients: ipcmk is util-linux's.
 const PACKAGES: &[&str] = &[
     "busybox",
+    "curl",
     "docker-registry",
     "gcc",
     "iproute2",
+    "iptables",
     "libc6-dev",
+    "nftables",
     "skopeo",
     "util-linux",
 ];
 
-/// Builds all that is needed, and runs the tests that `arguments`, libtest's, choose.
-pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
+/// What is asked for.
+#[derive(Debug, clap::Args)]
+pub struct Ask {
+    /// Build kubelet, which takes minutes, and run it in the place of the other clients
+    #[arg(long)]
+    kubelet: bool,
+    /// Arguments of the test program, such as the name of a test
+    arguments: Vec<String>,
+}
+
+/// Builds all that is needed, and runs the tests.
+pub fn run(root: &Path, ask: &Ask) -> Result<()> {
     packages::ensure_installed(PACKAGES)?;
     clients(root)?;
+    if ask.kubelet {
+        kubelet(root)?;
+    }
     test::build(root)?;
     images::run(root)?;
     images::group(root, "critest")?;
@@ -42,7 +58,12 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
         ])
         // Each has a daemon with 100 pods in a minute: beside each other they would measure the machine.
         .arg("--test-threads=1")
-        .args(arguments)
+        .args(if ask.kubelet {
+            ["kubelet::"].as_slice()
+        } else {
+            &["--skip", "kubelet::"]
+        })
+        .args(&ask.arguments)
         .env("HOVE_BIN_DIR", test::release_dir(root))
         .current_dir(root)
         .status()
@@ -51,33 +72,42 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the clients into target/conformance, and what the wire contract is. Go knows when there is nothing to do.
+/// Builds crictl and critest, and what the wire contract is.
 fn clients(root: &Path) -> Result<()> {
-    let output = root.join("target/conformance");
-    std::fs::create_dir_all(&output)?;
-    let place = |name: &str| output.join(name).into_os_string();
-    let go = |arguments: &[OsString]| -> Result<()> {
-        let status = Command::new("go")
-            .args(arguments)
-            .current_dir(root.join("tests/conformance"))
-            .env("CGO_ENABLED", "0")
-            .status()
-            .context("go: the clients are built by Go 1.26 or newer, from PATH; see https://go.dev/dl")?;
-        ensure!(status.success(), "go {arguments:?}: {status}");
-        Ok(())
-    };
-    let crictl = "sigs.k8s.io/cri-tools/cmd/crictl";
-    go(&["build".into(), "-o".into(), place("crictl"), crictl.into()])?;
-    let ginkgo = "github.com/onsi/ginkgo/v2/ginkgo";
-    go(&["build".into(), "-o".into(), place("ginkgo"), ginkgo.into()])?;
+    let module = root.join("tests/conformance");
+    build(root, &module, "crictl", "sigs.k8s.io/cri-tools/cmd/crictl")?;
+    build(root, &module, "ginkgo", "github.com/onsi/ginkgo/v2/ginkgo")?;
     // critest is a test program: its package has nothing else.
     let critest = "sigs.k8s.io/cri-tools/cmd/critest";
-    go(&[
-        "test".into(),
-        "-c".into(),
-        "-o".into(),
-        place("critest"),
-        critest.into(),
-    ])?;
-    go(&["run".into(), "./descriptor".into(), place("cri.descriptor")])
+    go(&module, &["test", "-c", "-o", &place(root, "critest")?, critest])?;
+    go(&module, &["run", "./descriptor", &place(root, "cri.descriptor")?])
+}
+
+fn kubelet(root: &Path) -> Result<()> {
+    let module = root.join("tests/conformance/kubelet");
+    build(root, &module, "kubelet", "k8s.io/kubernetes/cmd/kubelet")
+}
+
+fn build(root: &Path, module: &Path, name: &str, package: &str) -> Result<()> {
+    go(module, &["build", "-o", &place(root, name)?, package])
+}
+
+/// Where the tests look for a client.
+fn place(root: &Path, name: &str) -> Result<String> {
+    let folder = root.join("target/conformance");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(name).into_os_string().into_string();
+    path.map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.display()))
+}
+
+/// Go knows by itself when there is nothing to do.
+fn go(module: &Path, arguments: &[&str]) -> Result<()> {
+    let status = Command::new("go")
+        .args(arguments)
+        .current_dir(module)
+        .env("CGO_ENABLED", "0")
+        .status()
+        .context("go: the clients are built by Go 1.26 or newer, from PATH; see https://go.dev/dl")?;
+    ensure!(status.success(), "go {}: {status}", arguments.join(" "));
+    Ok(())
 }

@@ -37,15 +37,12 @@ enum Chore {
     },
     /// Run tests on Debian's kernel in a virtual machine: cgroup v2, AppArmor
     Vm(vm::Ask),
-    /// Build crictl and critest from their Go module, and run them on a daemon
-    Conformance {
-        /// Arguments of the test program, such as the name of a test
-        arguments: Vec<String>,
-    },
-    /// Let thousands of pods live while the processes that hold them up are killed, then run every fuzz target
-    Soak(soak::Ask),
+    /// Build crictl, critest or kubelet from their Go modules, and run them on a daemon
+    Conformance(conformance::Ask),
     /// Measure Hove side by side with others
     Bench(bench::Ask),
+    /// Let thousands of pods live while the processes that hold them up are killed, then run every fuzz target
+    Soak(soak::Ask),
     /// Check what the compiler does not: allowed edges between crates, unsafe code, names, generated code
     Tidy,
     /// Build the images of the examples and tests from Debian's packages, into target/images
@@ -62,10 +59,10 @@ fn main() -> Result<()> {
     match Cli::parse().chore {
         Chore::Demo => demo::run(&root),
         Chore::Test { filter } => test::run(&root, filter.as_deref()),
-        Chore::Conformance { arguments } => conformance::run(&root, &arguments),
+        Chore::Conformance(ask) => conformance::run(&root, &ask),
         Chore::Vm(ask) => vm::run(&root, &ask),
-        Chore::Soak(ask) => soak::run(&root, &ask),
         Chore::Bench(ask) => bench::run(&root, &ask),
+        Chore::Soak(ask) => soak::run(&root, &ask),
         Chore::Tidy => tidy::run(&root),
         Chore::Images { group: None } => images::run(&root).map(drop),
         Chore::Images { group: Some(group) } => images::group(&root, &group).map(drop),
