@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use rustix::fs::FlockOperation;
@@ -36,7 +37,8 @@ pub struct Chain {
 /// The open database. A second process is refused.
 pub struct Catalogue {
     path: PathBuf,
-    database: Database,
+    /// None: it has failed, and could not be opened again yet.
+    database: RwLock<Option<Database>>,
     /// `ROOT/images/lock`.
     _lock: Lock,
 }
@@ -95,7 +97,7 @@ impl Catalogue {
                 .and_then(|dir| dir.sync_all())
                 .map_err(Error::io("syncing", images))?;
         }
-        let database = match Database::builder().set_cache_size(1 << 20).open(&path) {
+        let database = match open_database(&path) {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Error::Locked { path }),
             // A node without its images can be given them again; a node that does not start can't.
@@ -108,7 +110,7 @@ impl Catalogue {
         };
         Ok(Catalogue {
             path,
-            database,
+            database: RwLock::new(Some(database)),
             _lock: lock,
         })
     }
@@ -116,8 +118,8 @@ impl Catalogue {
     /// All that is recorded. A record that can't be read is left out with a warning: one broken image must not keep a
     /// node from starting.
     pub fn load(&self) -> Result<Loaded> {
-        self.run(|| {
-            let transaction = self.database.begin_read()?;
+        self.run(|database| {
+            let transaction = database.begin_read()?;
             Ok(Loaded {
                 images: read_table(&transaction, IMAGES)?,
                 chains: read_table(&transaction, CHAINS)?,
@@ -136,8 +138,8 @@ impl Catalogue {
     }
 
     fn write(&self, change: &Change, durability: Durability) -> Result<()> {
-        self.run(|| {
-            let mut transaction = self.database.begin_write()?;
+        self.run(|database| {
+            let mut transaction = database.begin_write()?;
             transaction.set_durability(durability)?;
             write_table(&transaction, IMAGES, &change.images)?;
             write_table(&transaction, CHAINS, &change.chains)?;
@@ -146,12 +148,34 @@ impl Catalogue {
         })
     }
 
-    fn run<T>(&self, operation: impl FnOnce() -> Result<T, redb::Error>) -> Result<T> {
-        operation().map_err(|e| Error::Database {
+    /// Does something with the database. One that has failed to write refuses everything from then on, since it can't know what is on
+    /// the disk; so it is opened anew, and a full disk costs no more than what it had no room for.
+    fn run<T>(&self, operation: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T> {
+        let run = || match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(database) => operation(database),
+            None => Err(redb::Error::PreviousIo),
+        };
+        let done = match run() {
+            Err(redb::Error::PreviousIo) => self.open_again().and_then(|()| run()),
+            done => done,
+        };
+        done.map_err(|e| Error::Database {
             path: self.path.clone(),
             source: Box::new(e),
         })
     }
+
+    fn open_again(&self) -> Result<(), redb::Error> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The file is locked while it is open.
+        *database = None;
+        *database = Some(open_database(&self.path)?);
+        Ok(())
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(1 << 20).open(path)
 }
 
 /// Is the file's content at fault, not the disk or a permission?

@@ -1,4 +1,4 @@
-//! A pull onto a disk that is too small. The test runs again as a child in a mount namespace of its own.
+//! A disk that is too small. Each test runs again as a child in a mount namespace of its own.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,28 +7,67 @@ mod support;
 use std::process::Command;
 
 use image::registry::Error;
+use image::{ImageConfig, Store};
 use support::registry::{Manners, Node, Server};
 use support::shell;
 
 /// Set in the child.
 const CHILD: &str = "HOVE_IMAGE_TEST_DISK";
 
+/// Whether this is the child; otherwise it has run, and passed.
+fn is_the_child(test: &str) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let child = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+#[test]
+fn a_full_disk_is_an_error_until_there_is_room() {
+    if !is_the_child("a_full_disk_is_an_error_until_there_is_room") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    shell(&format!("mount -t tmpfs -o size=8m disk {}", dir.path().display()));
+    let store = Store::open(&dir.path().join("root")).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("hello"), "hello").unwrap();
+    let first = "localhost/app:first";
+    store
+        .import_rootfs(files.path(), &first.parse().unwrap(), &ImageConfig::default())
+        .unwrap();
+    let tag = |name: &str| store.tag(first, &format!("localhost/app:{name}").parse().unwrap());
+    let filler = dir.path().join("filler");
+    for round in 0..3 {
+        std::fs::write(&filler, vec![0; 8 << 20]).unwrap_err();
+        // What the database has reserved is soon used up.
+        let long = "x".repeat(100);
+        let refused = (0..2000).find_map(|n| tag(&format!("{long}-{round}-{n}")).err());
+        let refused = refused.expect("the disk is not full").to_string();
+        assert!(refused.contains("No space left on device"), "{refused}");
+        std::fs::remove_file(&filler).unwrap();
+        tag(&format!("after-{round}")).unwrap();
+    }
+    drop(store);
+    let store = Store::open(&dir.path().join("root")).unwrap();
+    for name in ["first", "after-0", "after-1", "after-2"] {
+        assert!(store.get(&format!("localhost/app:{name}")).is_ok(), "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_fills_the_disk_says_so_and_gives_the_space_back() {
-    if std::env::var_os(CHILD).is_none() {
-        let child = Command::new("unshare")
-            .args(["--mount", "--propagation", "private"])
-            .arg(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "a_pull_that_fills_the_disk_says_so_and_gives_the_space_back",
-                "--nocapture",
-            ])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&child.stderr);
-        return assert!(child.status.success(), "{said}");
+    if !is_the_child("a_pull_that_fills_the_disk_says_so_and_gives_the_space_back") {
+        return;
     }
     let server = Server::start(Manners::default()).await;
     // The layer has 2.4 MB, and takes as much again unpacked; the database has 1 MB and more.
