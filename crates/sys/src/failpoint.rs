@@ -93,6 +93,7 @@ pub const POINTS: &[&str] = &[
     "sandbox.stop.recorded",
     "sandbox.undo.killed",
     "sandbox.undo.shutdown",
+    "sandbox.undo.cgroups",
     "sandbox.undo.supervised",
     "network.release.unbound",
     "network.release.withdrawn",

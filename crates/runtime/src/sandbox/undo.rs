@@ -203,8 +203,14 @@ impl Sandbox {
         let (node, paths, id) = (self.node.clone(), self.cgroup_paths(), self.state.record.id.clone());
         let results = blocking(move || {
             let mut results = for_each_cgroup(&node, &paths, Cgroup::kill);
-            results.extend(for_each_cgroup(&node, &paths, Cgroup::remove));
-            results.push(node.cgroups.release(&id));
+            results.push(sys::failpoint!("sandbox.undo.cgroups").map_err(Error::from));
+            if results.iter().all(Result::is_ok) {
+                results.extend(for_each_cgroup(&node, &paths, Cgroup::remove));
+            }
+            // As long as one of its own is there, those above it have a user: the next try takes them away.
+            if results.iter().all(Result::is_ok) {
+                results.push(node.cgroups.release(&id));
+            }
             results
         })
         .await;

@@ -31,6 +31,8 @@ pub struct Client<'a> {
     pub runtime: &'a Runtime,
     pub manner: Manner,
     pub log_dir: String,
+    /// Of the node: each pod has a cgroup of its own below it, as kubelet wants it.
+    cgroup_parent: String,
     /// Of the pod.
     pub name: String,
     /// Its published port; 0: none.
@@ -45,6 +47,7 @@ impl<'a> Client<'a> {
             runtime,
             manner,
             log_dir: place.dir.join("logs").to_string_lossy().into_owned(),
+            cgroup_parent: place.cgroup_parent.clone(),
             name: "pod".into(),
             host_port: HOST_PORT,
         }
@@ -141,6 +144,10 @@ impl<'a> Client<'a> {
                 host_port: self.host_port,
                 ..Default::default()
             }],
+            linux: Some(LinuxPodSandboxConfig {
+                cgroup_parent: format!("{}/pod{}", self.cgroup_parent, self.name),
+                ..Default::default()
+            }),
             ..Default::default()
         }
     }
