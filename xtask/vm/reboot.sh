@@ -2,8 +2,9 @@
 # which ends with the boot, and one was left to the node, which starts it again.
 ids() { find "$HOVE_STATE/sandboxes" -mindepth 1 -maxdepth 1 2>/dev/null | sed 's|.*/||' | sort; }
 page_says() { page 8080 | grep -qx "$1"; }
-# Layers of images have numbers below snapshots/, and so have those of containers while there are some.
-snapshots() { find "$HOVE_ROOT/snapshots" -mindepth 1 -maxdepth 1 -name '[0-9]*' | sort; }
+# Layers of images have numbers below snapshots/, and so have those of containers while there are some. How many, not which:
+# a layer that had just come when the machine stopped is unpacked again.
+snapshots() { find "$HOVE_ROOT/snapshots" -mindepth 1 -maxdepth 1 -name '[0-9]*' | wc -l; }
 free() { ! hove get pods "$1" >/dev/null 2>&1; }
 ended() { ! pgrep -f 'hove daemon' >/dev/null; }
 

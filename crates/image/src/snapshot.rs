@@ -12,6 +12,7 @@
 //! for milliseconds, on the way of every container that starts. The file need not survive the machine's power: no
 //! container does. It survives the death of the process, and the rename makes it appear whole.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -50,6 +51,17 @@ pub struct Writable {
     pub mounted_at: Option<PathBuf>,
 }
 
+/// What [`Snapshots::open`] found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The containers' snapshots.
+    pub writables: Vec<Writable>,
+    /// Layers below them that the database does not know, or does not trust any more.
+    pub orphans: BTreeSet<u64>,
+    /// The first free number.
+    pub next: u64,
+}
+
 impl Writable {
     /// Who uses the image: a container's id, or the directory of a mount.
     pub fn user(&self) -> String {
@@ -62,13 +74,16 @@ impl Writable {
 
 impl Snapshots {
     /// Opens the directory; `is_layer` tells which numbers the database knows. Everything that is neither a layer nor
-    /// a whole snapshot was being made when a process died, and is removed. Returns the containers' snapshots and the
-    /// first free number.
-    pub fn open(dir: PathBuf, is_layer: impl Fn(u64) -> bool) -> Result<(Self, Vec<Writable>, u64)> {
+    /// a whole snapshot, nor below one, was being made when a process died, and is removed.
+    pub fn open(dir: PathBuf, is_layer: impl Fn(u64) -> bool) -> Result<(Self, Found)> {
         let snapshots = Snapshots { dir };
         let dir = &snapshots.dir;
         fs::create_dir_all(dir.join("empty/fs")).map_err(Error::io("making", dir))?;
-        let (mut writables, mut unknown, mut next) = (Vec::<Writable>::new(), Vec::new(), 1);
+        let mut found = Found {
+            next: 1,
+            ..Found::default()
+        };
+        let mut unknown = Vec::new();
         for entry in fs::read_dir(dir).map_err(Error::io("reading", dir))? {
             let name = entry
                 .map_err(Error::io("reading", dir))?
@@ -76,24 +91,26 @@ impl Snapshots {
                 .to_string_lossy()
                 .into_owned();
             let number = name.parse::<u64>().ok();
-            next = next.max(number.unwrap_or(0) + 1);
+            found.next = found.next.max(number.unwrap_or(0) + 1);
             if name == "empty" || number.is_some_and(&is_layer) {
                 continue;
             }
             match number.and_then(|number| snapshots.load(number)) {
-                Some(writable) => writables.push(writable),
+                Some(writable) => found.writables.push(writable),
                 None => unknown.push((name, number)),
             }
         }
         for (name, number) in unknown {
             // A layer whose record was lost may still be mounted by a container.
-            if number.is_some_and(|number| writables.iter().any(|writable| writable.lower.contains(&number))) {
+            let is_below = |number: &u64| found.writables.iter().any(|writable| writable.lower.contains(number));
+            if let Some(number) = number.filter(is_below) {
+                found.orphans.insert(number);
                 continue;
             }
             tracing::info!(snapshot = %name, "sweeping what was being made");
             snapshots.remove_named(&name)?;
         }
-        Ok((snapshots, writables, next))
+        Ok((snapshots, found))
     }
 
     fn load(&self, number: u64) -> Option<Writable> {

@@ -48,6 +48,8 @@ struct State {
     chains: HashMap<Digest, Chain>,
     unpacking: HashSet<Digest>,
     writables: BTreeMap<String, Writable>,
+    /// Layers that containers stand on, and no new one may: unpacked anew they have another number.
+    orphans: BTreeSet<u64>,
     /// Images whose content may not be on the disk yet.
     unsettled: BTreeSet<Digest>,
     /// Names of images that are never collected; with a star at the end, all that begin so.
@@ -111,10 +113,10 @@ impl Store {
             .filter(|(_, chain)| is_settled(&chain.unsettled, boot))
             .collect();
         let layers: HashSet<u64> = chains.iter().map(|(_, chain)| chain.number).collect();
-        let (snapshots, writables, next_snapshot) =
-            Snapshots::open(root.join("snapshots"), |number| layers.contains(&number))?;
+        let (snapshots, found) = Snapshots::open(root.join("snapshots"), |number| layers.contains(&number))?;
         let mut state = State {
-            next_snapshot,
+            next_snapshot: found.next,
+            orphans: found.orphans,
             ..State::default()
         };
         for (chain, record) in chains {
@@ -122,7 +124,7 @@ impl Store {
                 state.chains.insert(chain, record);
             }
         }
-        for writable in writables {
+        for writable in found.writables {
             state.writables.insert(writable.key.clone(), writable);
         }
         for (id, record) in records {
@@ -410,9 +412,14 @@ impl Store {
         self.snapshots.remove(writable.number)?;
         let mut state = self.state();
         state.writables.remove(key);
-        let orphaned = !state.images.contains_key(&writable.image);
+        let leaves_garbage = !state.images.contains_key(&writable.image)
+            || writable.lower.iter().any(|number| state.orphans.contains(number));
         drop(state);
-        if orphaned { self.collect().map(drop) } else { Ok(()) }
+        if leaves_garbage {
+            self.collect().map(drop)
+        } else {
+            Ok(())
+        }
     }
 
     /// What a container wrote.

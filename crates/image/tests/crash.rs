@@ -225,6 +225,14 @@ fn a_damaged_database_keeps_no_node_from_starting() {
         );
     }
     assert!(root.join("images/images.redb.damaged-2").exists());
+    // The layer that it kept goes with it; the one that was unpacked anew stays.
+    let store = Store::open(&root).unwrap();
+    let numbered = || fs::read_dir(root.join("snapshots")).unwrap().count() - 1;
+    assert_eq!(numbered(), 3, "two layers, a container's");
+    store.remove_snapshot("c").unwrap();
+    assert_eq!(numbered(), 1);
+    assert!(!overlay.lower[0].exists());
+    store.prepare("d", &image.id).unwrap();
 }
 
 #[test]

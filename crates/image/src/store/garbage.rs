@@ -95,7 +95,9 @@ impl Store {
             .filter(|(chain, record)| !chains.contains(chain) && !numbers.contains(&record.number))
             .map(|(chain, record)| (*chain, record.clone()))
             .collect();
-        if garbage.is_empty() {
+        let orphans = state.orphans.iter().copied();
+        let orphans: Vec<u64> = orphans.filter(|number| !numbers.contains(number)).collect();
+        if garbage.is_empty() && orphans.is_empty() {
             return Ok(collected);
         }
         self.catalogue.commit(&Change {
@@ -105,8 +107,14 @@ impl Store {
         state
             .chains
             .retain(|chain, _| !garbage.iter().any(|(gone, _)| gone == chain));
+        state.orphans.retain(|number| !orphans.contains(number));
         drop(state);
         // Nobody finds them any more; if this is interrupted, the next start sweeps.
+        for number in orphans {
+            collected.bytes += self.snapshots.usage(number)?.bytes;
+            collected.layers += 1;
+            self.snapshots.remove(number)?;
+        }
         for (_, record) in garbage {
             self.snapshots.remove(record.number)?;
             collected.layers += 1;
