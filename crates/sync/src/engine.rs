@@ -115,6 +115,7 @@ impl Engine {
             name: config.node_name,
             ips: config.node_ips,
             memory_bytes: memory_bytes(&read("/proc/meminfo".as_ref())),
+            cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             resolv_conf: read(&config.resolv_conf),
             hosts: read("/etc/hosts".as_ref()),
             cgroup_parent: config.cgroup_parent,

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use cri::v1::{self, NamespaceMode, security_profile::ProfileType};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use sync::{
     config::{Node, container, hosts, resources, sandbox, security},
     decide::Start,
@@ -26,6 +26,7 @@ fn node() -> Node {
         name: "n".into(),
         ips: vec!["192.0.2.1".into()],
         memory_bytes: 1 << 30,
+        cgroup_v2: true,
         resolv_conf: "# c\nnameserver 192.0.2.53\nsearch example.org lan\noptions ndots:2 edns0\n".into(),
         hosts: "127.0.0.1 localhost\n".into(),
         cgroup_parent: "/hove".into(),
@@ -274,13 +275,14 @@ fn run_as_non_root_asks_the_image() {
     assert_eq!(check(1, &image(Some(0), "")), Ok(()));
 }
 
+fn spec_with_resources(text: &str) -> PodSpec {
+    pod(&format!("{{containers: [{{name: c, image: i, resources: {text}}}]}}"))
+        .spec
+        .unwrap()
+}
+
 #[test]
 fn resources_are_cgroup_values_and_a_class() {
-    let spec = |text: &str| {
-        pod(&format!("{{containers: [{{name: c, image: i, resources: {text}}}]}}"))
-            .spec
-            .unwrap()
-    };
     for (text, class, shares, quota, memory, oom) in [
         ("{}", "BestEffort", 2, 0, 0, 1000),
         ("{requests: {cpu: 100m}}", "Burstable", 102, 0, 0, 999),
@@ -303,8 +305,8 @@ fn resources_are_cgroup_values_and_a_class() {
             500,
         ),
     ] {
-        let spec = spec(text);
-        let resources = resources::container(&spec, &spec.containers[0], 1 << 30);
+        let spec = spec_with_resources(text);
+        let resources = resources::container(&spec, &spec.containers[0], &node());
         assert_eq!(resources::qos_class(&spec).name(), class, "{text}");
         assert_eq!(
             (
@@ -317,4 +319,16 @@ fn resources_are_cgroup_values_and_a_class() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_container_dies_whole_where_the_kernel_can_do_it() {
+    let spec = spec_with_resources("{limits: {memory: 64Mi}}");
+    let unified = |node: &Node| resources::container(&spec, &spec.containers[0], node).unified;
+    assert_eq!(unified(&node()).get("memory.oom.group").map(String::as_str), Some("1"));
+    let v1 = Node {
+        cgroup_v2: false,
+        ..node()
+    };
+    assert!(unified(&v1).is_empty());
 }

@@ -56,7 +56,7 @@ pub fn config(pod: &Pod, container: &Container, start: &Start, around: &Surround
         stdin_once: container.stdin_once.unwrap_or_default(),
         tty: container.tty.unwrap_or_default(),
         linux: Some(LinuxContainerConfig {
-            resources: Some(resources::container(&spec, container, around.node.memory_bytes)),
+            resources: Some(resources::container(&spec, container, around.node)),
             security_context: Some(security::container(&spec, container)),
         }),
         ..ContainerConfig::default()

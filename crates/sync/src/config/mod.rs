@@ -20,6 +20,8 @@ pub struct Node {
     pub ips: Vec<String>,
     /// Its memory in bytes, for the shares of oom_score_adj.
     pub memory_bytes: u64,
+    /// Whether its cgroups are those of version 2 alone.
+    pub cgroup_v2: bool,
     /// The text of its resolv.conf.
     pub resolv_conf: String,
     /// The text of its /etc/hosts, for pods on its network.

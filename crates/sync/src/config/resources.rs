@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use pod::quantity::Quantity;
 
-use super::all_containers;
+use super::{Node, all_containers};
 
 /// One CPU's weight in `cpu.shares`, and the smallest that the kernel takes.
 const SHARES_PER_CPU: i64 = 1024;
@@ -61,7 +61,7 @@ pub fn qos_class(spec: &PodSpec) -> QosClass {
 }
 
 /// A container's cgroup values.
-pub fn container(spec: &PodSpec, container: &Container, node_memory_bytes: u64) -> LinuxContainerResources {
+pub fn container(spec: &PodSpec, container: &Container, node: &Node) -> LinuxContainerResources {
     let cpu_request = amount(container, Kind::Request, "cpu").or_else(|| amount(container, Kind::Limit, "cpu"));
     let cpu_limit = amount(container, Kind::Limit, "cpu");
     LinuxContainerResources {
@@ -69,7 +69,10 @@ pub fn container(spec: &PodSpec, container: &Container, node_memory_bytes: u64) 
         cpu_period: if cpu_limit.is_some() { PERIOD_US } else { 0 },
         cpu_quota: cpu_limit.map_or(0, quota),
         memory_limit_in_bytes: amount(container, Kind::Limit, "memory").map_or(0, Quantity::value),
-        oom_score_adj: oom_score_adj(spec, container, node_memory_bytes),
+        oom_score_adj: oom_score_adj(spec, container, node.memory_bytes),
+        // Without memory, all of a container dies, not the one process that the kernel finds: as kubelet's singleProcessOOMKill
+        // is, by default, on a node that can do it.
+        unified: BTreeMap::from_iter(node.cgroup_v2.then(|| ("memory.oom.group".to_owned(), "1".to_owned()))),
         ..LinuxContainerResources::default()
     }
 }
