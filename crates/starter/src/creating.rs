@@ -336,7 +336,7 @@ fn bad_message() -> Error {
 
 /// A file that is missing, or is none, has no entries. What is there comes from an image: it may be a FIFO (so the open
 /// does not wait), and it may be huge (so it is cut).
-fn read_database(root: BorrowedFd<'_>, path: &std::ffi::CStr) -> Result<String> {
+pub(crate) fn read_database(root: BorrowedFd<'_>, path: &std::ffi::CStr) -> Result<String> {
     use std::io::Read;
     let what = || format!("openat2({path:?})");
     let fd = match sys::resolve::open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {

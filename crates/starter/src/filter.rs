@@ -1,6 +1,8 @@
 //! The seccomp filter of a plan.
 
-use oci_spec::runtime::{Process, Spec};
+use std::borrow::Cow;
+
+use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
 
 use crate::request::SECCOMP_ANNOTATION;
 pub(crate) use crate::seccomp::Program;
@@ -9,9 +11,14 @@ use crate::{Error, Result, seccomp};
 /// The filter that the process of this container gets: of the profile in the config; else, if the annotation asks for
 /// it, of Hove's own; else none. The same for a container's first process and for those executed into it later.
 pub(crate) fn of(process: &Process, spec: &Spec) -> Result<Option<Program>> {
-    let compile = |profile| seccomp::compile(profile).map_err(|e| Error::Seccomp(e.to_string()));
+    let compile = |profile: Cow<'_, _>| seccomp::compile(&profile).map_err(|e| Error::Seccomp(e.to_string()));
+    profile(process, spec)?.map(compile).transpose()
+}
+
+/// The profile that [`of`] compiles.
+pub(crate) fn profile<'a>(process: &Process, spec: &'a Spec) -> Result<Option<Cow<'a, LinuxSeccomp>>> {
     if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
-        return compile(profile).map(Some);
+        return Ok(Some(Cow::Borrowed(profile)));
     }
     match spec
         .annotations()
@@ -26,7 +33,7 @@ pub(crate) fn of(process: &Process, spec: &Spec) -> Result<Option<Program>> {
                 .as_ref()
                 .and_then(|c| c.bounding().clone())
                 .unwrap_or_default();
-            compile(&seccomp::default_profile(&bounding)).map(Some)
+            Ok(Some(Cow::Owned(seccomp::default_profile(&bounding))))
         }
         Some(other) => Err(Error::Seccomp(format!(
             "annotation {SECCOMP_ANNOTATION}: {other:?} is not \"runtime-default\""

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub(crate) const NO_ID: u32 = u32::MAX;
 
 /// As whom a process runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// User.
     pub uid: u32,

@@ -34,6 +34,7 @@ mod handshake;
 pub mod identity;
 mod launch;
 mod plan;
+mod portable;
 pub mod request;
 pub mod seccomp;
 
@@ -41,6 +42,7 @@ pub use creating::{Created, Creating, Progress, Started, Starting};
 pub use error::{Error, Result};
 pub use identity::Identity;
 pub use launch::{create, exec, explain};
+pub use portable::{portable, portable_exec};
 pub use request::{
     ExecRequest, Executable, GROUPS_POLICY_ANNOTATION, Request, Rootfs, RootfsMount, Size, Stdio, USER_ANNOTATION,
 };

@@ -24,6 +24,7 @@ mod supported;
 mod text;
 
 pub(crate) use command::{Command, Program};
+pub(crate) use identity::Decided;
 pub(crate) use namespaces::PidNamespace;
 pub(crate) use step::{Bind, Capabilities, Device, Filesystem, Handle, Inherited, NamespaceSource, Step};
 pub(crate) use story::{Story, detail};
