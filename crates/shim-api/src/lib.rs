@@ -5,9 +5,11 @@
 //! [`Client`] is one connection to one shim, with a client for each of its services.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod client;
 mod failure;
+mod handler;
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, unused)]
 #[rustfmt::skip]
 pub mod shim;
@@ -22,3 +24,4 @@ pub use containerd_shim_protos::sandbox_api as sandbox;
 
 pub use client::{Client, deadline, forever};
 pub use failure::{Failure, Kind, add_exit_code};
+pub use handler::{Handler, OptionError, Setting};
