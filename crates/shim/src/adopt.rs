@@ -11,6 +11,7 @@
 //! - The namespaces are pinned anew: from pause if it lives, else from a container that is in them. A pause that has died
 //!   with the shim is treated as one that dies now.
 //! - A terminal's master has gone with the shim, and the session with it.
+//! - What another vendor's shim runs is that one's children: it is found again, and asked ([`crate::foreign`]).
 //! - A record that can't be used is set aside, and costs what it is about: an exec, a container, or with the sandbox's the pod, whose
 //!   pause nobody can name any more.
 
@@ -36,7 +37,7 @@ use crate::process::{Process, Streams};
 use crate::pump::Source;
 use crate::ready::registered;
 use crate::records::{self, ProcessId};
-use crate::sandbox::{self, Phase, cgroup_path, load_spec};
+use crate::sandbox::{self, Phase};
 use crate::stdio::{self, Names, Output};
 
 /// How often the kernel is asked how a process ended whose parent has not waited for it yet, after 1, 2, 4 … ms: a second in
@@ -168,6 +169,7 @@ impl Pod {
             shares_pid: known.shares_pid,
             oom_kills: 0,
             execs: BTreeMap::new(),
+            task: self.foreign_task(&key).ok(),
         };
         let execs = adopt_execs(&known.id, &mut container)?;
         self.sandbox.pid_is_shared |= known.shares_pid;
@@ -186,7 +188,7 @@ impl Pod {
 
     /// The start of this container was never announced. Nothing of it is left when this returns: it may be asked for again.
     fn undo_container(&mut self, bundle: &Path) -> Result<()> {
-        let path = load_spec(bundle).ok().and_then(|spec| cgroup_path(&spec));
+        let path = sandbox::cgroup_path_of(bundle);
         if let Some(group) = self.open_cgroup(path.as_deref())?
             && let Err(e) = crate::remains::empty(&group)
         {
@@ -198,7 +200,7 @@ impl Pod {
         Ok(())
     }
 
-    fn open_cgroup(&mut self, path: Option<&str>) -> Result<Option<cgroup::Cgroup>> {
+    pub(crate) fn open_cgroup(&mut self, path: Option<&str>) -> Result<Option<cgroup::Cgroup>> {
         let Some(path) = path else { return Ok(None) };
         match cgroup::Cgroup::open(self.hierarchies()?, path) {
             Ok(group) => Ok(Some(group)),
@@ -217,7 +219,7 @@ impl Pod {
         } = &known.stdio;
         let mut streams = Streams::default();
         let outputs = [Output::parse(stdout)?, Output::parse(stderr)?];
-        if *terminal {
+        if *terminal && !self.is_keeper() {
             // Its session has ended; what it said before may not be in the log yet.
             if let Output::Log(log) = &outputs[0] {
                 let pump = crate::pump::Pump::to_log(Vec::new(), bundle, log, &known.id, &self.events)?;
@@ -253,7 +255,7 @@ impl Pod {
     }
 
     fn adopt_sandbox(&mut self, record: &records::Sandbox, held: &mut Held) -> Result<()> {
-        let cgroup = load_spec(&record.bundle).ok().and_then(|spec| cgroup_path(&spec));
+        let cgroup = sandbox::cgroup_path_of(&record.bundle);
         let group = self.open_cgroup(cgroup.as_deref())?;
         let pause = match &record.pause {
             Some(id) => Some((id, fate(id, held.remove(""))?)),
@@ -295,6 +297,12 @@ impl Pod {
 
     /// Lets a process that is no child of ours be seen to end; at once if it has ended.
     fn follow(&mut self, key: &Key, fate: Fate) -> Result<()> {
+        if self.is_keeper() {
+            if let Fate::Found(pidfd) = fate {
+                self.process_mut(key)?.is_found(pidfd);
+            }
+            return self.wait_for_foreign(key);
+        }
         match fate {
             Fate::Found(pidfd) => {
                 let copy = crate::container::copy_of(&pidfd)?;
@@ -346,8 +354,9 @@ fn adopt_execs(container_id: &str, container: &mut Container) -> Result<Vec<(Key
             continue;
         };
         let leaf = || match &container.cgroup {
-            Some(group) => group.exec_leaf(&crate::exec::leaf_name(&id)).map(Some),
-            None => Ok(None),
+            // Another shim's execs have none.
+            Some(group) if container.task.is_none() => group.exec_leaf(&crate::exec::leaf_name(&id)).map(Some),
+            _ => Ok(None),
         };
         let known = match record::load::<records::Process>(&records::exec_process(&container.bundle, &id)) {
             Ok(known) => known,

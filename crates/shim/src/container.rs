@@ -13,6 +13,7 @@ use starter::{Executable, Rootfs, Size, Stdio};
 use crate::event::{Create, Event, Key, Reply};
 use crate::exec::Exec;
 use crate::failure::{self, Failure, Result};
+use crate::foreign::{self, Task};
 use crate::journal::Kind as SourceKind;
 use crate::pod::Pod;
 use crate::process::{Process, Streams};
@@ -38,6 +39,8 @@ pub struct Container {
     /// OOM kills that were announced.
     pub(crate) oom_kills: u64,
     pub(crate) execs: BTreeMap<String, Exec>,
+    /// Its name to the shim that runs it, if this one does not.
+    pub(crate) task: Option<Task>,
 }
 
 impl Container {
@@ -80,6 +83,12 @@ impl Container {
     }
 
     fn send(&self, signal: Signal) {
+        if let Some(task) = &self.task {
+            if self.process.state().is_alive() {
+                task.send(signal, signal == Signal::KILL);
+            }
+            return;
+        }
         if let Some(Err(e)) = self.process.pidfd().map(|fd| sys::pidfd::send_signal(fd, signal))
             && e.errno != rustix::io::Errno::SRCH
         {
@@ -95,6 +104,7 @@ pub(crate) fn remove_files(bundle: &Path) {
         bundle.join("stderr"),
         records::process(bundle),
         records::exit(bundle, ""),
+        records::end(bundle, ""),
     ];
     for path in files.into_iter().chain(crate::journal::files(bundle)) {
         if let Err(e) = record::remove(&path) {
@@ -132,7 +142,12 @@ impl Pod {
         let spec = load_spec(&create.bundle)?;
         // If this shim dies now, the next one undoes what it finds in the bundle.
         self.save_sandbox_with(Some(&create.bundle));
-        let group = self.make_cgroup(&spec)?;
+        // Another shim makes it itself, as it pleases.
+        let group = if self.is_keeper() {
+            None
+        } else {
+            self.make_cgroup(&spec)?
+        };
         let made = sys::failpoint!("shim.container.cgroup")
             .map_err(Failure::from)
             .and_then(|()| self.clone_in(&spec, &create, group.as_ref()));
@@ -150,6 +165,7 @@ impl Pod {
                     cgroup: group,
                     oom_kills: 0,
                     execs: BTreeMap::new(),
+                    task: self.foreign_task(&Key::Container(create.id.clone())).ok(),
                 };
                 self.watch_for_oom(&create.id, &container);
                 Ok((create.id, container))
@@ -176,6 +192,9 @@ impl Pod {
     }
 
     fn clone_in(&mut self, spec: &Spec, create: &Create, group: Option<&cgroup::Cgroup>) -> Result<Process> {
+        if self.is_keeper() {
+            return self.create_foreign(spec, create);
+        }
         let (stdio, streams) = self.open_streams(spec, create)?;
         let mut pinned = Vec::new();
         for path in namespace_paths(spec, None) {
@@ -352,7 +371,13 @@ impl Pod {
     }
 
     /// Lets a created process become its program.
-    fn go_ahead(&mut self, key: &Key) {
+    pub(crate) fn go_ahead(&mut self, key: &Key) {
+        if self.is_keeper() {
+            if let Err(e) = self.start_foreign(key) {
+                self.failed_to_start(key, State::Starting, e);
+            }
+            return;
+        }
         let Ok(process) = self.process_mut(key) else { return };
         match process.start() {
             Ok(()) => self.listen(key),
@@ -403,6 +428,11 @@ impl Pod {
         }
         let _ = std::fs::remove_dir(container.bundle.join("execs"));
         remove_files(&container.bundle);
+        if self.is_keeper()
+            && let Err(e) = foreign::remove_bundle(&container.bundle)
+        {
+            diary::note(format_args!("{e}"));
+        }
         if let Some(group) = container.cgroup {
             self.remove_cgroup(group);
         }
@@ -457,8 +487,10 @@ pub(crate) fn remove_exec_files(bundle: &Path, exec: &str) {
     if let Err(e) = record::remove(&records::exit(bundle, exec)) {
         diary::note(format_args!("{e}"));
     }
-    if let Err(e) = record::remove(&records::exec_process(bundle, exec)) {
-        diary::note(format_args!("{e}"));
+    for path in [records::exec_process(bundle, exec), records::end(bundle, exec)] {
+        if let Err(e) = record::remove(&path) {
+            diary::note(format_args!("{e}"));
+        }
     }
     // The caller's FIFOs may still be in it; then it is the caller's to remove.
     let _ = std::fs::remove_dir(records::exec_dir(bundle, exec));
@@ -484,7 +516,7 @@ pub(crate) fn size_of(rows: u64, columns: u64) -> Size {
 }
 
 /// The namespace paths of a spec, of one kind or of all.
-fn namespace_paths(spec: &Spec, kind: Option<LinuxNamespaceType>) -> impl Iterator<Item = &Path> {
+pub(crate) fn namespace_paths(spec: &Spec, kind: Option<LinuxNamespaceType>) -> impl Iterator<Item = &Path> {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     namespaces
         .into_iter()
@@ -511,7 +543,7 @@ pub(crate) fn open_input(path: &Path, streams: &mut Streams) -> Result<OwnedFd> 
 
 /// Opens a container's output: what it gets, and what the shim reads if somebody wants it. The FIFO is open at both
 /// ends on the container's side (invariant 4): when the shim dies, the container meets neither SIGPIPE nor an error.
-fn open_output(
+pub(crate) fn open_output(
     fifo: &Path,
     output: &Output,
     stream: Stream,

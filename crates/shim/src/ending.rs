@@ -91,6 +91,14 @@ impl Pod {
             );
             return;
         }
+        match self.is_keeper() {
+            true => self.forget_foreign(key),
+            false => self.drain(key),
+        }
+    }
+
+    /// The rest of its output is read.
+    pub(crate) fn drain(&mut self, key: &Key) {
         let Ok(process) = self.process(key) else { return };
         match process.streams.pump.as_ref().map(crate::pump::Pump::drain) {
             Some(drained) => {

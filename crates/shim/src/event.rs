@@ -91,6 +91,8 @@ pub enum Event {
     Oom(String, u32),
     /// A person should know: about which container, what, and in one word why.
     Notice(String, String, &'static str),
+    /// Another vendor's shim has done something, or could not.
+    Foreign(Key, Result<crate::foreign::Report, Failure>),
     /// The grace period of StopSandbox is over.
     GraceOver,
     /// The time after which killed processes are given up on is over.

@@ -96,6 +96,10 @@ impl Pod {
                 key.container()
             )));
         }
+        if self.is_keeper() {
+            return self.clone_foreign_exec(key);
+        }
+        let container = self.container_mut(key.container())?;
         let spec = load_spec(&container.bundle)?;
         let missing = || Failure::NotFound(format!("no {key}"));
         let exec = container.execs.get_mut(key.exec()).ok_or_else(missing)?;
@@ -121,9 +125,23 @@ impl Pod {
         exec.spec = Vec::new();
         Ok(())
     }
+
+    /// The same by another shim.
+    fn clone_foreign_exec(&mut self, key: &Key) -> Result<()> {
+        let exec = self.exec_mut(key)?;
+        let (spec, names) = (std::mem::take(&mut exec.spec), exec.stdio.clone());
+        let process = self.exec_foreign(key, &spec, names)?;
+        self.exec_mut(key)?.process = process;
+        Ok(())
+    }
+
+    fn exec_mut(&mut self, key: &Key) -> Result<&mut Exec> {
+        let exec = self.container_mut(key.container())?.execs.get_mut(key.exec());
+        exec.ok_or_else(|| Failure::NotFound(format!("no {key}")))
+    }
 }
 
-fn parse(process: &[u8]) -> Result<ProcessSpec> {
+pub(crate) fn parse(process: &[u8]) -> Result<ProcessSpec> {
     serde_json::from_slice(process)
         .map_err(|e| Failure::Invalid(format!("exec: the specification is no OCI process: {e}")))
 }

@@ -41,6 +41,9 @@ pub enum Failure {
     /// The kernel refused.
     #[error(transparent)]
     System(#[from] sys::Error),
+    /// Another vendor's shim has tried, and failed.
+    #[error("{0}")]
+    Foreign(String),
     /// The shim is shutting down.
     #[error("the shim is shutting down")]
     ShuttingDown,
@@ -52,6 +55,15 @@ impl Failure {
         match self {
             Failure::Starter(starter::Error::NotFound { .. }) => Some(127),
             Failure::Starter(starter::Error::NotExecutable { .. }) => Some(126),
+            // Another shim hands its OCI runtime's words on; runc's and crun's are these.
+            Failure::Foreign(said) if said.contains("permission denied") || said.contains("Permission denied") => {
+                Some(126)
+            }
+            Failure::Foreign(said)
+                if said.contains("executable file") || said.contains("no such file or directory") =>
+            {
+                Some(127)
+            }
             _ => None,
         }
     }
@@ -67,9 +79,12 @@ impl Failure {
             Failure::ShuttingDown => Code::UNAVAILABLE,
             Failure::Starter(starter::Error::Spec { .. } | starter::Error::Seccomp(_)) => Code::INVALID_ARGUMENT,
             Failure::Starter(starter::Error::Unsupported { .. }) => Code::UNIMPLEMENTED,
-            Failure::Starter(_) | Failure::Cgroup(_) | Failure::Record(_) | Failure::Log(_) | Failure::System(_) => {
-                Code::INTERNAL
-            }
+            Failure::Starter(_)
+            | Failure::Cgroup(_)
+            | Failure::Record(_)
+            | Failure::Log(_)
+            | Failure::System(_)
+            | Failure::Foreign(_) => Code::INTERNAL,
         }
     }
 }
@@ -91,4 +106,27 @@ pub(crate) fn system(call: impl std::fmt::Display, e: &std::io::Error) -> sys::E
         call,
         rustix::io::Errno::from_io_error(e).unwrap_or(rustix::io::Errno::IO),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_oci_runtime_says_of_a_program_becomes_a_shells_code() {
+        for (said, code) in [
+            (
+                "exec failed: exec: \"nosuch\": executable file not found in $PATH",
+                Some(127),
+            ),
+            (
+                "exec: \"/no/such\": stat /no/such: no such file or directory",
+                Some(127),
+            ),
+            ("exec: \"/etc\": permission denied", Some(126)),
+            ("cgroups in hybrid mode not supported", None),
+        ] {
+            assert_eq!(Failure::Foreign(said.into()).exit_code(), code, "{said}");
+        }
+    }
 }

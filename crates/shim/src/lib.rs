@@ -12,6 +12,8 @@
 //!                 process (handshake of a start) ───────┘──┘
 //! ```
 //!
+//! Where a pod's handler is another vendor's shim, that one starts the processes and this one keeps it: see [`foreign`].
+//!
 //! One thread. Connections and pumps are tasks; they own no state and start no process, they send messages to
 //! [`pod::Pod`], which does. [`state`] is the table of what may be asked when; [`ending`] the order in which a process
 //! ends; [`sandbox`] the life of pause and of the namespaces that it holds.
@@ -40,6 +42,7 @@ pub mod ending;
 mod event;
 mod exec;
 pub mod failure;
+mod foreign;
 mod handover;
 mod journal;
 pub mod pod;

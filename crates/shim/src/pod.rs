@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::container::Container;
 use crate::diary;
-use crate::event::{Event, Key, PodView, Request};
+use crate::event::{Event, Key, PodView, Reply, Request};
 use crate::failure::{Failure, Result};
+use crate::foreign::Foreign;
 use crate::process::{Advanced, Process};
 use crate::sandbox::{Sandbox, Stopping};
 use crate::watch::Watchers;
@@ -39,14 +40,20 @@ pub struct Pod {
     pub(crate) hierarchies: Option<cgroup::Hierarchies>,
     /// Cgroups that could not be removed when their container was: tried again with the next one.
     pub(crate) leftovers: Vec<cgroup::Cgroup>,
+    /// The shim that runs the containers, if this one does not.
+    pub(crate) foreign: Option<Foreign>,
+    /// Who asked for the end, while that shim ends first.
+    pub(crate) farewells: Vec<Reply<()>>,
     /// Set by the last request.
     pub(crate) over: bool,
 }
 
 impl Pod {
-    /// A pod with nothing in it. Its own tasks report to `events`, which [`run`](Pod::run) reads.
-    pub fn new(config: Config, events: mpsc::UnboundedSender<Event>) -> Pod {
+    /// A pod with nothing in it, whose containers are `foreign`'s if there is such a shim. Its own tasks report to `events`, which [`run`](Pod::run) reads.
+    pub fn new(config: Config, foreign: Option<Foreign>, events: mpsc::UnboundedSender<Event>) -> Pod {
         Pod {
+            foreign,
+            farewells: Vec::new(),
             config,
             events,
             sandbox: Sandbox::default(),
@@ -89,12 +96,14 @@ impl Pod {
             Event::Drained(key) => self.announce(&key),
             Event::Oom(container, attempt) => self.look_for_oom(&container, attempt),
             Event::Notice(container, text, reason) => self.notice(&container, reason, text),
+            Event::Foreign(key, report) => self.foreign_reported(&key, report),
             Event::GraceOver => self.kill_everything(),
             Event::StopOver => self.give_up_stopping(),
         }
     }
 
     fn obey(&mut self, request: Request) {
+        let Some(request) = self.forward(request) else { return };
         // A connection that has hung up does not mind that its answer goes nowhere.
         match request {
             Request::CreateSandbox { bundle, reply } => drop(reply.send(self.create_sandbox(bundle))),
@@ -175,7 +184,7 @@ impl Pod {
         }
     }
 
-    fn became_running(&mut self, key: &Key) {
+    pub(crate) fn became_running(&mut self, key: &Key) {
         if *key == Key::Pause {
             self.sandbox_became_ready();
             return;

@@ -100,6 +100,49 @@ impl Process {
         })
     }
 
+    /// A process that was asked of another vendor's shim, to be run as this.
+    pub fn asked(streams: Streams, identity: Identity) -> Process {
+        Process {
+            state: Some(State::Creating),
+            created_at_ns: now_ns(),
+            identity,
+            streams,
+            ..Process::default()
+        }
+    }
+
+    /// That shim says that it is there, or runs, under this number; 0: not yet.
+    fn is_known(&mut self, pid: u32) {
+        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return;
+        };
+        self.pid = Some(number);
+        self.pidfd = sys::pidfd::open(number).ok();
+        self.start_time_ticks = sys::spawn::start_time_ticks(number).unwrap_or(0);
+    }
+
+    /// The other shim has created it.
+    pub fn is_created(&mut self, pid: u32) {
+        self.is_known(pid);
+        self.state = Some(State::Created);
+    }
+
+    /// The other shim is asked to let it become its program.
+    pub fn is_starting(&mut self) {
+        self.state = Some(State::Starting);
+        // As in `start`.
+        self.started_at_ns = now_ns();
+    }
+
+    /// The other shim says that it runs its program.
+    pub fn is_running(&mut self, pid: u32) {
+        if self.raw_pid() != pid {
+            self.is_known(pid);
+        }
+        self.state = Some(State::Running);
+        self.streams.until_running = Vec::new();
+    }
+
     /// A process that another shim has started, and that was not seen to end yet.
     pub fn recorded(known: &records::Process) -> Process {
         Process {

@@ -4,6 +4,7 @@
 //!  SANDBOX/shim.json                    Sandbox: which pause holds the namespaces, and where its containers are
 //!  BUNDLE/process.json                  Process: a container's first process
 //!  BUNDLE/exit.json                     Exit: how it ended
+//!  BUNDLE/end.json                      Exit: how it ended, as another vendor's shim said; not announced yet
 //!  BUNDLE/execs/EXEC/process.json       Process: an exec
 //!  BUNDLE/execs/EXEC/exit.json          Exit: how it ended
 //! ```
@@ -125,6 +126,11 @@ pub fn exit(bundle: &Path, exec: &str) -> PathBuf {
     } else {
         exec_dir(bundle, exec).join("exit.json")
     }
+}
+
+/// Where an end lies that another shim has told of, until it is announced: the same two places.
+pub fn end(bundle: &Path, exec: &str) -> PathBuf {
+    exit(bundle, exec).with_file_name("end.json")
 }
 
 /// What belongs to one exec.

@@ -130,6 +130,11 @@ pub(crate) fn load_spec(bundle: &Path) -> Result<Spec> {
         .map_err(|e| Failure::Invalid(format!("{} is no OCI runtime configuration: {e}", path.display())))
 }
 
+/// The cgroup that the config.json in a bundle asks for.
+pub(crate) fn cgroup_path_of(bundle: &Path) -> Option<String> {
+    cgroup_path(&load_spec(bundle).ok()?)
+}
+
 /// The cgroup that a spec asks for.
 pub(crate) fn cgroup_path(spec: &Spec) -> Option<String> {
     spec.linux()
@@ -184,6 +189,7 @@ impl crate::pod::Pod {
     pub(crate) fn start_sandbox(&mut self, reply: Reply<SandboxView>) {
         let id = &self.config.id;
         let started = match self.sandbox.phase {
+            Phase::Created if self.is_keeper() => self.start_foreign_pause(),
             Phase::Created => self.start_pause(),
             Phase::New => Err(Failure::Precondition(format!("sandbox {id} was not created yet"))),
             Phase::Ready => {
@@ -255,6 +261,7 @@ impl crate::pod::Pod {
             pause.start()
         });
         match started {
+            Ok(()) if self.is_keeper() => self.go_ahead(&Key::Pause),
             Ok(()) => self.listen(&Key::Pause),
             Err(e) => self.pause_failed(e),
         }
@@ -321,6 +328,18 @@ impl crate::pod::Pod {
                 "PauseEnded",
                 format!(
                     "pause (pid {dead_pid}) ended ({}): the pod shared its PID namespace and is dead",
+                    said(end)
+                ),
+            );
+            self.sandbox_ended(end, at);
+            return;
+        }
+        if self.is_keeper() {
+            self.notice(
+                "",
+                "PauseEnded",
+                format!(
+                    "pause (pid {dead_pid}) ended ({}): to the handler's shim, the sandbox is over",
                     said(end)
                 ),
             );
@@ -459,6 +478,12 @@ impl crate::pod::Pod {
             return;
         }
         let pause = &self.sandbox.pause;
+        if let Ok(task) = self.foreign_task(&Key::Pause)
+            && pause.state().is_alive()
+        {
+            task.send(Signal::KILL, false);
+            return;
+        }
         if pause.state().is_alive() {
             // pause would end at SIGTERM too, but it may be stopped, or another program.
             if let Some(Err(e)) = pause.pidfd().map(|fd| sys::pidfd::send_signal(fd, Signal::KILL)) {
@@ -523,7 +548,9 @@ impl crate::pod::Pod {
         }
     }
 
-    fn end(&mut self, reply: Reply<()>) {
+    pub(crate) fn end(&mut self, reply: Reply<()>) {
+        self.sandbox.phase = Phase::Stopped;
+        let Some(reply) = self.end_foreign(reply) else { return };
         for container in std::mem::take(&mut self.containers).into_values() {
             self.forget_container(container);
         }
@@ -531,6 +558,11 @@ impl crate::pod::Pod {
         let _ = sys::failpoint!("shim.stop.ended");
         self.over = true;
         let _ = reply.send(Ok(()));
+    }
+
+    /// Where pause's config.json is.
+    pub(crate) fn sandbox_bundle(&self) -> &Path {
+        &self.sandbox.bundle
     }
 
     /// The sandbox as it is.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim_protos::sandbox_async::create_sandbox;
+use containerd_shim_protos::shim_async::create_events;
 use rustix::process::DumpableBehavior;
 use shim_api::shim_ttrpc::create_pod;
 use tokio::sync::mpsc;
@@ -16,6 +17,8 @@ use crate::adopt::Held;
 use crate::door::Door;
 use crate::event::REQUESTS_MAX;
 use crate::failure::{self, Failure, Result};
+use crate::foreign::Foreign;
+use crate::foreign::events::EventsService;
 use crate::pod::{Config, Pod};
 use crate::pod_service::PodService;
 use crate::ready::registered;
@@ -82,12 +85,20 @@ async fn serve(config: Config, socket: UnixListener, signals: OwnedFd, held: Opt
 
     sys::failpoint!("shim.started")?;
     let id = config.id.clone();
-    let mut pod = Pod::new(config, events);
+    let mut foreign = Foreign::of_sandbox(&config.id, &config.dir)?;
+    if let (Some(foreign), true) = (&mut foreign, held.is_some())
+        && let Err(e) = foreign.reconnect().await
+    {
+        diary::note(format_args!("the handler's shim has ended: {e}"));
+    }
+    let published = EventsService(events.clone());
+    let mut pod = Pod::new(config, foreign, events);
     if let Some(held) = held {
         // Before the first question is answered.
         pod.adopt(held)?;
+        pod.adopt_foreign();
     }
-    let mut server = listen(socket, &Door::new(requests))?;
+    let mut server = listen(socket, &Door::new(requests), published)?;
     server.start().await.map_err(|e| Failure::Invalid(e.to_string()))?;
     diary::note(format_args!(
         "sandbox {}: hove-shim {} serves",
@@ -104,12 +115,13 @@ async fn serve(config: Config, socket: UnixListener, signals: OwnedFd, held: Opt
     Ok(())
 }
 
-fn listen(socket: UnixListener, door: &Door) -> Result<Server> {
+fn listen(socket: UnixListener, door: &Door, published: EventsService) -> Result<Server> {
     socket
         .set_nonblocking(true)
         .map_err(|e| failure::system("fcntl(socket, O_NONBLOCK)", &e))?;
     let socket = tokio::net::UnixListener::from_std(socket).map_err(|e| failure::system("epoll_ctl(socket)", &e))?;
-    Ok(services(door).add_listener(Listener::from(socket)))
+    let server = services(door).register_service(create_events(Arc::new(published)));
+    Ok(server.add_listener(Listener::from(socket)))
 }
 
 fn services(door: &Door) -> Server {
