@@ -1,6 +1,7 @@
 //! The configuration file, and what flags, environment, file and defaults come to.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -8,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use image::registry::TrustRule;
+use runtime::Handler;
 use serde::Deserialize;
 use sha2::Digest;
 
@@ -30,6 +32,7 @@ struct File {
     network: NetworkSection,
     cgroup: CgroupSection,
     cri: CriSection,
+    handlers: BTreeMap<String, HandlerSection>,
     images: Images,
     registries: RegistriesSection,
 }
@@ -51,6 +54,28 @@ struct CgroupSection {
 #[serde(deny_unknown_fields, default)]
 struct CriSection {
     show_local: bool,
+    default_handler: String,
+}
+
+/// `[handlers.NAME]`: without a shim, Hove's own starter under another name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HandlerSection {
+    shim: Option<PathBuf>,
+    options: BTreeMap<String, shim_api::Setting>,
+}
+
+impl HandlerSection {
+    fn handler(self, name: &str) -> Result<Handler> {
+        let HandlerSection { shim, options } = self;
+        match shim {
+            Some(shim) => Ok(Handler::Shim(shim_api::Handler { shim, options })),
+            None if options.is_empty() => Ok(Handler::Native),
+            None => {
+                bail!("[handlers.{name}]: options are a shim's; name it, such as shim = \"containerd-shim-runc-v2\"")
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +117,10 @@ pub struct Settings {
     pub cgroup_parent: String,
     /// Whether callers of the CRI's socket see the pods of the node's own engine. A kubelet would remove them.
     pub cri_shows_local: bool,
+    /// Who runs pods' containers, by the names that runtime classes give.
+    pub handlers: BTreeMap<String, Handler>,
+    /// The one of a pod that names none.
+    pub default_handler: String,
     /// What images may do.
     pub images: Images,
     /// Directories of `REGISTRY/hosts.toml`, if other ones than the usual.
@@ -127,6 +156,8 @@ impl Settings {
         let state = choose(&places.state, file.state, DEFAULT_STATE)?;
         check_length(&state)?;
         let (bridge, subnet) = network_of(&state);
+        let handlers = file.handlers.into_iter();
+        let handlers = handlers.map(|(name, section)| Ok((name.clone(), section.handler(&name)?)));
         Ok(Settings {
             root: choose(&places.root, file.root, "/var/lib/hove")?,
             state,
@@ -137,6 +168,8 @@ impl Settings {
             subnet: file.network.subnet.unwrap_or(subnet),
             cgroup_parent,
             cri_shows_local: file.cri.show_local,
+            handlers: handlers.collect::<Result<_>>()?,
+            default_handler: file.cri.default_handler,
             images: file.images,
             hosts_dirs: file.registries.hosts_dirs,
         })
@@ -294,6 +327,26 @@ mod tests {
             (settings.log_dir, settings.bridge),
             ("/logs".into(), "hove7".to_owned())
         );
+    }
+
+    #[test]
+    fn handlers() {
+        let text = "[cri]\ndefault_handler = \"crun\"\n[handlers.own]\n[handlers.crun]\n\
+                    shim = \"containerd-shim-runc-v2\"\noptions = { BinaryName = \"crun\" }\n";
+        let file = parse(text).unwrap();
+        assert_eq!(file.cri.default_handler, "crun");
+        let mut handlers = file
+            .handlers
+            .into_iter()
+            .map(|(name, section)| section.handler(&name).unwrap());
+        assert!(matches!(handlers.next(), Some(Handler::Shim(_))));
+        assert_eq!(handlers.next(), Some(Handler::Native));
+        let aimless = parse("[handlers.x]\noptions = { A = 1 }\n")
+            .unwrap()
+            .handlers
+            .remove("x");
+        let refused = aimless.unwrap().handler("x").unwrap_err().to_string();
+        assert!(refused.contains("[handlers.x]"), "{refused}");
     }
 
     #[test]

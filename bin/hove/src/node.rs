@@ -167,6 +167,8 @@ impl Node {
         let objects = Arc::new(objects::Store::open(&settings.root.join("objects.redb"))?);
         let mut config = runtime::Config {
             cgroup_parent: settings.cgroup_parent.clone(),
+            handlers: settings.handlers.clone(),
+            default_handler: settings.default_handler.clone(),
             ..runtime::Config::below(&settings.state, &settings.shim)
         };
         if let Some(hosts_dirs) = &settings.hosts_dirs {

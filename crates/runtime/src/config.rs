@@ -1,6 +1,11 @@
 //! What a runtime is told when it is opened.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use crate::handlers::Handler;
+use crate::id::SandboxId;
+use crate::records::SandboxRecord;
 
 /// A runtime's configuration.
 #[derive(Debug, Clone)]
@@ -14,6 +19,10 @@ pub struct Config {
     pub cgroup_parent: String,
     /// How registries are reached.
     pub registries: image::registry::Config,
+    /// Handlers (Kubernetes' RuntimeClass) by name. Hove's own needs no entry.
+    pub handlers: BTreeMap<String, Handler>,
+    /// The handler of a pod that names none; the empty name is Hove's own.
+    pub default_handler: String,
     /// The host's resolver configuration, for pods that bring none.
     pub resolv_conf: PathBuf,
 }
@@ -25,12 +34,28 @@ impl Config {
             state: state.into(),
             shim: shim.into(),
             cgroup_parent: "/hove".into(),
+            handlers: BTreeMap::new(),
+            default_handler: String::new(),
             registries: image::registry::Config::default(),
             resolv_conf: "/etc/resolv.conf".into(),
         }
     }
 
-    pub(crate) fn shims_cgroup(&self) -> String {
+    /// The cgroup of a sandbox's supervisor: all have one in common, but where another vendor's shim is below it, both have
+    /// their own, with which all that such a shim has started on the host can be killed.
+    pub(crate) fn supervisors_cgroup(&self, sandbox: &SandboxRecord) -> String {
+        match sandbox.foreign {
+            None => self.shims_cgroup(),
+            Some(_) => self.own_supervisors_cgroup(&sandbox.id),
+        }
+    }
+
+    /// The cgroup of a sandbox's supervisor, if that has one of its own.
+    pub(crate) fn own_supervisors_cgroup(&self, id: &SandboxId) -> String {
+        format!("{}/{id}", self.shims_cgroup())
+    }
+
+    fn shims_cgroup(&self) -> String {
         format!("{}/shims", self.cgroup_parent.trim_end_matches('/'))
     }
 }

@@ -100,6 +100,11 @@ impl ContainerDir {
         self.0.join("rootfs")
     }
 
+    /// Where another vendor's shim mounts its root.
+    pub(crate) fn foreign_rootfs(&self) -> PathBuf {
+        self.0.join("bundle/rootfs")
+    }
+
     /// The FIFO of its first process's input.
     pub(crate) fn stdin(&self) -> PathBuf {
         self.0.join("stdin")

@@ -34,6 +34,7 @@ mod disk;
 mod error;
 mod events;
 mod exec;
+mod handlers;
 mod id;
 mod layout;
 mod node;
@@ -54,6 +55,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::Config;
 pub use error::{Error, Result};
+pub use handlers::Handler;
 pub use id::{ContainerId, SandboxId};
 pub use shim::{Notice, ShimError};
 
@@ -79,6 +81,7 @@ impl Runtime {
         images: Arc<image::Store>,
         network: Arc<network::Network>,
     ) -> Result<Arc<Runtime>> {
+        config.check_handlers()?;
         let node = Arc::new(Node {
             layout: Layout::new(&config.state),
             cgroups: Arc::new(Cgroups::new(cgroup::Hierarchies::detect()?)),

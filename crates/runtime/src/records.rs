@@ -33,6 +33,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) created_at_ns: i64,
     pub(crate) config: PodSandboxConfig,
     pub(crate) runtime_handler: String,
+    /// The shim that runs its containers, as it was configured when the sandbox was made; `None`: Hove's own.
+    #[serde(default)]
+    pub(crate) foreign: Option<shim_api::Handler>,
     pub(crate) hostname: String,
     /// The pod's cgroup.
     pub(crate) cgroup_parent: String,

@@ -74,7 +74,7 @@ async fn take_up(node: &Arc<Node>, record: SandboxRecord) {
     let intent = record.intent;
     // Below this step it uses none, and no undo would say that it does not any more.
     if record.step >= Step::Supervised {
-        for cgroup in [record.cgroup_parent.clone(), node.config.shims_cgroup()] {
+        for cgroup in [record.cgroup_parent.clone(), node.config.supervisors_cgroup(&record)] {
             node.cgroups.adopt(&cgroup, &record.id, &record.cgroups_made);
         }
     }
@@ -210,7 +210,10 @@ async fn quarantine(node: &Arc<Node>, id: &SandboxId, why: &Error) -> Result<()>
     }
     let containers = names(&dir.containers());
     let specs = containers.iter().map(|c| dir.container(&c.as_str().into()).spec());
-    let cgroups: Vec<String> = specs.chain([dir.spec()]).filter_map(|spec| cgroup_of(&spec)).collect();
+    let cgroups = specs.chain([dir.spec()]).filter_map(|spec| cgroup_of(&spec));
+    // Where a handler's shim would be.
+    let own = node.config.own_supervisors_cgroup(id);
+    let cgroups: Vec<String> = cgroups.chain([own]).collect();
     let owned = node.clone();
     blocking(move || cgroups.iter().try_for_each(|cgroup| kill_cgroup(&owned, cgroup))).await?;
     release_orphan(node, id).await?;

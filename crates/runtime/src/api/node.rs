@@ -34,14 +34,7 @@ pub(super) async fn status(node: &Arc<Node>, request: StatusRequest) -> Result<S
             conditions: vec![condition("RuntimeReady"), condition("NetworkReady")],
         }),
         info: if request.verbose { info(node) } else { BTreeMap::new() },
-        runtime_handlers: vec![RuntimeHandler {
-            // The empty name is the default handler's.
-            name: String::new(),
-            features: Some(RuntimeHandlerFeatures {
-                recursive_read_only_mounts: true,
-                user_namespaces: true,
-            }),
-        }],
+        runtime_handlers: node.config.runtime_handlers(),
         features: Some(RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,

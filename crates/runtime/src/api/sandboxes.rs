@@ -27,9 +27,15 @@ pub(super) async fn run(node: &Arc<Node>, request: RunPodSandboxRequest) -> Resu
     let Some(name) = name else {
         return Err(Error::invalid("config.metadata: a sandbox needs a name and a uid"));
     };
-    check_handler(&request.runtime_handler)?;
+    let foreign = node.config.handler(&request.runtime_handler)?.cloned();
     spec::check_namespaces(&config).map_err(crate::Error::from)?;
-    let record = first_record(node, config, request.runtime_handler)?;
+    if foreign.is_some() && spec::user_maps(&config).map_err(crate::Error::from)?.is_some() {
+        return Err(Error::new(
+            ErrorKind::Unimplemented,
+            "namespace_options.userns_options: a pod of this handler can't have a user namespace; use Hove's own handler",
+        ));
+    }
+    let record = first_record(node, config, request.runtime_handler, foreign)?;
     let handle = node.registry.sandbox_named((&name).into(), || {
         let sandbox = Sandbox::new(node.clone(), record, Phase::Creating);
         let handle = sandbox.handle();
@@ -106,17 +112,12 @@ pub(super) fn gone_is_done(result: Result<()>) -> Result<()> {
     }
 }
 
-/// The native starter is the only handler so far.
-fn check_handler(handler: &str) -> Result<()> {
-    if handler.is_empty() {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "runtime_handler: {handler:?} is not configured on this node; leave it empty for Hove's own"
-    )))
-}
-
-fn first_record(node: &Node, config: PodSandboxConfig, runtime_handler: String) -> Result<SandboxRecord> {
+fn first_record(
+    node: &Node,
+    config: PodSandboxConfig,
+    runtime_handler: String,
+    foreign: Option<shim_api::Handler>,
+) -> Result<SandboxRecord> {
     let id = SandboxId::random();
     Ok(SandboxRecord {
         intent: Intent::Create,
@@ -129,6 +130,7 @@ fn first_record(node: &Node, config: PodSandboxConfig, runtime_handler: String) 
         ips: Vec::new(),
         shim: None,
         runtime_handler,
+        foreign,
         config,
         id,
     })

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{Container, facts, signal};
 use crate::blocking::blocking;
 use crate::clock::now_ns;
-use crate::disk::{make_dir, remove_tree, write_json};
+use crate::disk::{make_dir, remove_tree, unmount, write_json};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::records::{ContainerIntent, ContainerRecord, Life};
@@ -85,6 +85,8 @@ impl Sandbox {
             Err(e) => return Err(e.into()),
         }
         sys::failpoint!("container.remove.snapshot")?;
+        // Where a handler's shim that was killed has left the container's root.
+        unmount(&self.dir().container(id).foreign_rootfs())?;
         remove_tree(self.dir().container(id).path())?;
         sys::failpoint!("container.remove.files")?;
         self.state.containers.remove(id);

@@ -106,6 +106,9 @@ impl Sandbox {
             security_modules: self.node.security_modules,
         })?;
         write_json(&self.dir.spec(), &spec)?;
+        if let Some(handler) = &self.state.record.foreign {
+            write_json(&shim_api::Handler::file(self.dir.path()), handler)?;
+        }
         sys::failpoint!("sandbox.shim.configured")?;
         self.note_missing_cgroups()?;
         let (name, pidfd) = self.spawn_shim().await?;
@@ -152,7 +155,7 @@ impl Sandbox {
     /// Records which of the cgroups above the sandbox will have been made by us.
     fn note_missing_cgroups(&mut self) -> Result<()> {
         let mut missing = self.node.cgroups.missing(&self.state.record.cgroup_parent);
-        missing.extend(self.node.cgroups.missing(&self.node.config.shims_cgroup()));
+        missing.extend(self.node.cgroups.missing(&self.supervisors_cgroup()));
         missing.sort();
         missing.dedup();
         self.state.record.cgroups_made = missing;
@@ -161,8 +164,8 @@ impl Sandbox {
 
     async fn spawn_shim(&self) -> Result<(ProcessName, OwnedFd)> {
         let (node, dir, record) = (self.node.clone(), self.dir.clone(), self.state.record.clone());
+        let shims = self.supervisors_cgroup();
         blocking(move || {
-            let shims = node.config.shims_cgroup();
             node.cgroups
                 .acquire(&record.cgroup_parent, &record.id, &record.cgroups_made)?;
             node.cgroups.acquire(&shims, &record.id, &record.cgroups_made)?;

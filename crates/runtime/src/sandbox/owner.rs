@@ -470,6 +470,11 @@ impl Sandbox {
         self.node.events.tell(kind, self.state.record.id.as_str(), &self.state);
     }
 
+    /// Where its supervisor is.
+    pub(crate) fn supervisors_cgroup(&self) -> String {
+        self.node.config.supervisors_cgroup(&self.state.record)
+    }
+
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
     }

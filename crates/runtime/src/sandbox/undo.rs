@@ -200,7 +200,11 @@ impl Sandbox {
     }
 
     async fn remove_cgroups(&self, failures: &mut Failures) {
-        let (node, paths, id) = (self.node.clone(), self.cgroup_paths(), self.state.record.id.clone());
+        let (node, mut paths, id) = (self.node.clone(), self.cgroup_paths(), self.state.record.id.clone());
+        if self.state.record.foreign.is_some() {
+            // Whatever the handler's shim has left on the host.
+            paths.push(self.supervisors_cgroup());
+        }
         let results = blocking(move || {
             let mut results = for_each_cgroup(&node, &paths, Cgroup::kill);
             results.push(sys::failpoint!("sandbox.undo.cgroups").map_err(Error::from));

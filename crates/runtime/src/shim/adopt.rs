@@ -157,9 +157,9 @@ impl Sandbox {
 
     async fn start_adopter(&self) -> Result<(ProcessName, std::os::fd::OwnedFd)> {
         let (node, dir, id) = (self.node().clone(), self.dir().clone(), self.state.record.id.clone());
-        let held = self.held.copies()?;
+        let (held, shims) = (self.held.copies()?, self.supervisors_cgroup());
         blocking(move || {
-            let placement = node.cgroups.placement(&node.config.shims_cgroup())?;
+            let placement = node.cgroups.placement(&shims)?;
             ShimProcess::adopt(&node.config.shim, &id, &dir, &placement, &held)
         })
         .await

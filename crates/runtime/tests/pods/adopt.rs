@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cri::v1::*;
 use runtime::Runtime;
 
-use crate::host::{Host, dies, kill, lives, on_a_host, shell};
+use crate::host::{Host, dies, kill, lives, on_a_host, on_a_native_host, shell};
 
 /// Writes numbered lines as fast as it can until it gets SIGTERM, says so, and exits with 3.
 const WRITER: &str = "trap 'printf end; exit 3' TERM; i=1; while :; do echo $i; i=$((i+1)); done";
@@ -172,7 +172,7 @@ async fn lose_all(host: Host, sandbox: &str) -> Host {
 
 #[test]
 fn pause_supervisor_and_daemon_die_at_once() {
-    on_a_host(|host| async move {
+    on_a_native_host("to another shim, a sandbox is over with its pause", |host| async move {
         let (pod, container) = sharing(&host, "apart", NamespaceMode::Container);
         let sandbox = host.run(pod.clone()).await.unwrap();
         let id = host.create(&sandbox, container).await.unwrap();

@@ -4,7 +4,7 @@ use cri::ErrorKind;
 use cri::v1::*;
 use runtime::Runtime;
 
-use crate::host::{container, dies, kill, lives, on_a_host, shell};
+use crate::host::{container, dies, kill, lives, on_a_host, on_a_native_host, shell};
 
 #[test]
 fn a_missing_supervisor_is_named_and_everything_undone() {
@@ -127,7 +127,7 @@ fn what_cant_be_made_is_refused_with_its_reason() {
 /// With a PID namespace for each container, a pause that dies is replaced; one that keeps dying at once is not.
 #[test]
 fn a_pause_that_keeps_dying_ends_the_sandbox() {
-    on_a_host(|host| async move {
+    on_a_native_host("to another shim, a sandbox is over with its pause", |host| async move {
         let mut pod = host.pod("pauses");
         pod.linux = Some(LinuxPodSandboxConfig {
             security_context: Some(LinuxSandboxSecurityContext {

@@ -12,11 +12,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cri::v1::*;
 use cri::{ImageService, RuntimeService};
-use runtime::{Config, Runtime};
+use runtime::{Config, Handler, Runtime};
 use tempfile::TempDir;
 
 /// The image's name.
 pub const IMAGE: &str = "localhost/library/busybox:test";
+
+/// With this variable set to the name of an OCI runtime, every pod runs in containerd's shim with that runtime
+/// (`cargo xtask handlers`).
+const OCI_RUNTIME: &str = "HOVE_TEST_OCI_RUNTIME";
 
 /// How long a test may take: seconds on a machine that is busy with other things.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -50,6 +54,22 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F + Send) {
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
+}
+
+/// Debian's shim, with an OCI runtime.
+pub fn containerds_shim(oci_runtime: &str) -> Handler {
+    Handler::Shim(shim_api::Handler {
+        shim: "containerd-shim-runc-v2".into(),
+        options: [("BinaryName".to_owned(), shim_api::Setting::Text(oci_runtime.into()))].into(),
+    })
+}
+
+/// For what only Hove's own handler does; `why` the others don't.
+pub fn on_a_native_host<F: Future<Output = ()>>(why: &str, test: impl FnOnce(Host) -> F + Send) {
+    match std::env::var(OCI_RUNTIME) {
+        Ok(oci_runtime) => println!("SKIPPED with {oci_runtime}: {why}"),
+        Err(_) => on_a_host(test),
+    }
 }
 
 /// The test's directory. `s` in it is a tmpfs, as /run is.
@@ -106,6 +126,10 @@ impl Host {
         let mut config = Config::below(&state, &shim());
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
         config.cgroup_parent = format!("/hove-runtime-test-{}-{instance}", std::process::id());
+        if let Ok(oci_runtime) = std::env::var(OCI_RUNTIME) {
+            config.handlers.insert("shim".into(), containerds_shim(&oci_runtime));
+            config.default_handler = "shim".into();
+        }
         let network = Arc::new(network::Network::open(network::Config::below(&state)).unwrap());
         let runtime = Runtime::open(config.clone(), images.clone(), network.clone())
             .await

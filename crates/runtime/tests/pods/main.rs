@@ -12,6 +12,7 @@ mod conformance;
 mod contact;
 mod failures;
 mod guests;
+mod handlers;
 mod host;
 mod life;
 mod memory;

@@ -6,7 +6,7 @@ use cri::v1::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-use crate::host::{Host, on_a_host};
+use crate::host::{Host, on_a_host, on_a_native_host};
 
 #[test]
 fn exec_sync() {
@@ -54,30 +54,33 @@ fn a_command_that_takes_too_long_dies_with_all_that_it_started() {
     const TREE: &str = "sleep 54321 & setsid sleep 54321 & (setsid sleep 54321 &) ; \
                         setsid sh -c 'trap \"\" TERM HUP INT; sleep 54321 & sleep 54321' & \
                         echo $(ps -o args | grep -c '^sleep 5432[1]'); exec sleep 54321";
-    on_a_host(|host| async move {
-        let sandbox = host.run(host.pod("late")).await.unwrap();
-        let id = host.shell(&sandbox, "main", "sleep 98765 & exec sleep 98765").await;
-        let count = async |what: &str| {
-            let count = format!("ps -o args | grep -c '^sleep {what}'");
-            let said = host.exec(&id, &["/bin/sh", "-c", &count]).await.unwrap();
-            String::from_utf8(said.stdout).unwrap().trim().to_owned()
-        };
-        let began = std::time::Instant::now();
-        let (late, ()) = tokio::join!(host.exec_within(&id, &["/bin/sh", "-c", TREE], 2), async {
-            while count("54321").await != "6" {
-                assert!(
-                    began.elapsed() < std::time::Duration::from_secs(2),
-                    "the tree does not grow"
-                );
-            }
-        });
-        let late = late.unwrap_err();
-        assert_eq!(late.kind, ErrorKind::DeadlineExceeded, "{late}");
-        assert!(late.message.contains("was killed"), "{late}");
-        assert_eq!(count("54321").await, "0", "the whole tree is killed");
-        assert_eq!(count("98765").await, "2", "and nothing else");
-        host.remove(&sandbox).await.unwrap();
-    });
+    on_a_native_host(
+        "an OCI runtime's exec has no cgroup of its own, and who leaves its session is not found",
+        |host| async move {
+            let sandbox = host.run(host.pod("late")).await.unwrap();
+            let id = host.shell(&sandbox, "main", "sleep 98765 & exec sleep 98765").await;
+            let count = async |what: &str| {
+                let count = format!("ps -o args | grep -c '^sleep {what}'");
+                let said = host.exec(&id, &["/bin/sh", "-c", &count]).await.unwrap();
+                String::from_utf8(said.stdout).unwrap().trim().to_owned()
+            };
+            let began = std::time::Instant::now();
+            let (late, ()) = tokio::join!(host.exec_within(&id, &["/bin/sh", "-c", TREE], 2), async {
+                while count("54321").await != "6" {
+                    assert!(
+                        began.elapsed() < std::time::Duration::from_secs(2),
+                        "the tree does not grow"
+                    );
+                }
+            });
+            let late = late.unwrap_err();
+            assert_eq!(late.kind, ErrorKind::DeadlineExceeded, "{late}");
+            assert!(late.message.contains("was killed"), "{late}");
+            assert_eq!(count("54321").await, "0", "the whole tree is killed");
+            assert_eq!(count("98765").await, "2", "and nothing else");
+            host.remove(&sandbox).await.unwrap();
+        },
+    );
 }
 
 /// The client's side of a streamed exec.
@@ -158,19 +161,22 @@ fn exec_with_streams() {
 /// As in a shell: a line that names the program, and 127 or 126.
 #[test]
 fn an_exec_of_what_is_no_program_ends_as_in_a_shell() {
-    on_a_host(|host| async move {
-        let sandbox = host.run(host.pod("programs")).await.unwrap();
-        let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
-        for (program, tty, wanted) in [("nosuch", false, 127), ("/no/such", true, 127), ("/etc", false, 126)] {
-            let (mut client, io) = client();
-            let exec = host.runtime.exec(request(&id, tty, &[program]), io);
-            let (code, text) = tokio::join!(exec, read_until(&mut client.stdout, "\n"));
-            assert_eq!(code.unwrap(), wanted, "{text}");
-            assert_eq!(text.matches(program).count(), 1, "{text}");
-            assert_eq!(text.ends_with("\r\n"), tty, "{text:?}");
-        }
-        host.remove(&sandbox).await.unwrap();
-    });
+    on_a_native_host(
+        "OCI runtimes say it in words of their own, and crun does not fail",
+        |host| async move {
+            let sandbox = host.run(host.pod("programs")).await.unwrap();
+            let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
+            for (program, tty, wanted) in [("nosuch", false, 127), ("/no/such", true, 127), ("/etc", false, 126)] {
+                let (mut client, io) = client();
+                let exec = host.runtime.exec(request(&id, tty, &[program]), io);
+                let (code, text) = tokio::join!(exec, read_until(&mut client.stdout, "\n"));
+                assert_eq!(code.unwrap(), wanted, "{text}");
+                assert_eq!(text.matches(program).count(), 1, "{text}");
+                assert_eq!(text.ends_with("\r\n"), tty, "{text:?}");
+            }
+            host.remove(&sandbox).await.unwrap();
+        },
+    );
 }
 
 async fn terminal(host: &Host, id: &str) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use cri::v1::*;
 
-use crate::host::{Host, on_a_host, shell};
+use crate::host::{Host, on_a_host, on_a_native_host, shell};
 
 const HOST_ID: u32 = 700_000;
 
@@ -59,7 +59,7 @@ fn container(name: &str, script: &str, pid: NamespaceMode) -> ContainerConfig {
 
 #[test]
 fn root_inside_nobody_outside() {
-    on_a_host(async |host| {
+    on_a_native_host("its pods have no user namespaces", async |host| {
         for mode in [NamespaceMode::Pod, NamespaceMode::Container] {
             let name = format!("users{}", mode as i32);
             let sandbox = host.run(pod(&host, &name, mode)).await.unwrap();
