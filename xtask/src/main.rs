@@ -6,6 +6,7 @@ mod bench;
 mod codegen;
 mod conformance;
 mod demo;
+mod handlers;
 mod images;
 mod packages;
 mod soak;
@@ -39,6 +40,8 @@ enum Chore {
     Vm(vm::Ask),
     /// Build crictl, critest or kubelet from their Go modules, and run them on a daemon
     Conformance(conformance::Ask),
+    /// Run pods in containerd's own shim, with runc and with crun
+    Handlers(handlers::Ask),
     /// Measure Hove side by side with others
     Bench(bench::Ask),
     /// Let thousands of pods live while the processes that hold them up are killed, then run every fuzz target
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         Chore::Demo => demo::run(&root),
         Chore::Test { filter } => test::run(&root, filter.as_deref()),
         Chore::Conformance(ask) => conformance::run(&root, &ask),
+        Chore::Handlers(ask) => handlers::run(&root, &ask),
         Chore::Vm(ask) => vm::run(&root, &ask),
         Chore::Bench(ask) => bench::run(&root, &ask),
         Chore::Soak(ask) => soak::run(&root, &ask),
