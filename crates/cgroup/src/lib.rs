@@ -14,7 +14,7 @@
 //!
 //! The reading order: [`hierarchy`] finds what is mounted, [`group`] makes a cgroup and places processes into it,
 //! [`resources`] writes limits (first decided as a list of writes, purely, then carried out), [`oom`], [`stats`],
-//! [`kill`] and [`remove`] are what happens to it later.
+//! [`block_io`], [`huge_pages`], [`pressure`], [`kill`] and [`remove`] are what happens to it later.
 //!
 //! Invariants:
 //! - A process is placed once, when it is created, and never moved: moving from outside waits for an RCU grace period
@@ -26,12 +26,15 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod block_io;
 pub mod error;
 mod file;
 pub mod group;
 pub mod hierarchy;
+pub mod huge_pages;
 pub mod kill;
 pub mod oom;
+pub mod pressure;
 pub mod remove;
 pub mod resources;
 pub mod stats;

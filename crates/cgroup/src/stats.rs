@@ -27,6 +27,8 @@ pub struct Cpu {
     pub user_ns: u64,
     /// In kernel mode.
     pub system_ns: u64,
+    /// Periods of the quota that have passed.
+    pub periods: u64,
     /// Periods in which the quota was used up.
     pub throttled_periods: u64,
     /// Time spent waiting for a new period.
@@ -44,8 +46,16 @@ pub struct Memory {
     pub rss: u64,
     /// Page cache.
     pub cache: u64,
+    /// Page cache that is mapped into processes.
+    pub mapped_file: u64,
+    /// What the kernel keeps on its behalf: page tables, stacks, sockets' buffers.
+    pub kernel: u64,
     /// Swap used.
     pub swap: u64,
+    /// The highest usage so far; `None` where the kernel does not keep it (v2 before Linux 5.19).
+    pub peak: Option<u64>,
+    /// How often the limit was met.
+    pub limit_hits: u64,
     /// The limit; `None` for no limit.
     pub limit: Option<u64>,
     /// Page faults.
@@ -89,6 +99,7 @@ impl Cgroup {
             if let Some((Version::V1, dir)) = self.dir(Controller::Cpu)
                 && let Some(text) = read_optional(&dir.join("cpu.stat"))?
             {
+                cpu.periods = keyed(&text, "nr_periods").unwrap_or(0);
                 cpu.throttled_periods = keyed(&text, "nr_throttled").unwrap_or(0);
                 cpu.throttled_ns = keyed(&text, "throttled_time").unwrap_or(0);
             }
@@ -109,13 +120,17 @@ impl Cgroup {
         };
         let value = |name: &str| -> Result<Option<u64>> { Ok(read(name)?.and_then(|t| number(&t))) };
         Ok(Some(match version {
-            Version::V1 => {
-                let usage = value("memory.usage_in_bytes")?.unwrap_or(0);
-                memory_v1(&stat, usage)
-            }
+            Version::V1 => Memory {
+                kernel: value("memory.kmem.usage_in_bytes")?.unwrap_or(0),
+                peak: value("memory.max_usage_in_bytes")?,
+                limit_hits: value("memory.failcnt")?.unwrap_or(0),
+                ..memory_v1(&stat, value("memory.usage_in_bytes")?.unwrap_or(0))
+            },
             Version::V2 => Memory {
                 limit: value("memory.max")?.filter(|n| *n != u64::MAX),
                 swap: value("memory.swap.current")?.unwrap_or(0),
+                peak: value("memory.peak")?,
+                limit_hits: read("memory.events")?.and_then(|t| keyed(&t, "max")).unwrap_or(0),
                 ..memory_v2(&stat, value("memory.current")?.unwrap_or(0))
             },
         }))
@@ -142,6 +157,7 @@ fn cpu_v2(stat: &str) -> Cpu {
         usage_ns: ns("usage_usec"),
         user_ns: ns("user_usec"),
         system_ns: ns("system_usec"),
+        periods: keyed(stat, "nr_periods").unwrap_or(0),
         throttled_periods: keyed(stat, "nr_throttled").unwrap_or(0),
         throttled_ns: ns("throttled_usec"),
     }
@@ -157,10 +173,12 @@ fn memory_v1(stat: &str, usage: u64) -> Memory {
         working_set: usage.saturating_sub(value("total_inactive_file")),
         rss: value("total_rss"),
         cache: value("total_cache"),
+        mapped_file: value("total_mapped_file"),
         swap: value("total_swap"),
         limit,
         page_faults: value("total_pgfault"),
         major_page_faults: value("total_pgmajfault"),
+        ..Memory::default()
     }
 }
 
@@ -171,10 +189,15 @@ fn memory_v2(stat: &str, usage: u64) -> Memory {
         working_set: usage.saturating_sub(value("inactive_file")),
         rss: value("anon"),
         cache: value("file"),
-        swap: 0,
-        limit: None,
+        mapped_file: value("file_mapped"),
+        // Linux 5.18 added the sum; before it, the parts that are large.
+        kernel: keyed(stat, "kernel").unwrap_or_else(|| {
+            let parts = ["kernel_stack", "pagetables", "percpu", "sock", "slab"];
+            parts.into_iter().map(value).sum()
+        }),
         page_faults: value("pgfault"),
         major_page_faults: value("pgmajfault"),
+        ..Memory::default()
     }
 }
 
@@ -192,6 +215,7 @@ mod tests {
                 usage_ns: 30_000,
                 user_ns: 20_000,
                 system_ns: 10_000,
+                periods: 9,
                 throttled_periods: 4,
                 throttled_ns: 7_000
             }
