@@ -393,6 +393,55 @@ fn a_limit_that_the_kernel_refuses_is_named() {
     );
 }
 
+/// What was set before the one that is refused is set back.
+#[test]
+fn an_update_is_all_or_nothing() {
+    let scratch = Scratch::new("all");
+    for controller in [Controller::Memory, Controller::Cpu, Controller::Cpuset] {
+        if scratch.group.hierarchies().version(controller).is_none() {
+            println!("SKIPPED: no {controller} controller on this node");
+            return;
+        }
+    }
+    let limits = |megabytes: i64, quota: i64, cpus: Option<&str>| {
+        let (mut memory, mut cpu, mut limits) =
+            (LinuxMemory::default(), LinuxCpu::default(), LinuxResources::default());
+        memory.set_limit(Some(megabytes << 20)).set_swap(Some(megabytes << 20));
+        cpu.set_quota(Some(quota)).set_period(Some(100_000));
+        cpu.set_cpus(cpus.map(str::to_owned));
+        limits.set_memory(Some(memory)).set_cpu(Some(cpu));
+        limits
+    };
+    let group = &scratch.group;
+    let files = match group.hierarchies().version(Controller::Memory) {
+        Some(Version::V1) => [
+            (Controller::Memory, "memory.limit_in_bytes"),
+            (Controller::Memory, "memory.memsw.limit_in_bytes"),
+            (Controller::Cpu, "cpu.cfs_quota_us"),
+        ],
+        _ => [
+            (Controller::Memory, "memory.max"),
+            (Controller::Memory, "memory.swap.max"),
+            (Controller::Cpu, "cpu.max"),
+        ],
+    };
+    let present = || files.map(|(controller, file)| scratch.read(controller, file));
+    let untouched = present();
+    for megabytes in [64, 32] {
+        group.update(&limits(megabytes, 20_000, Some("4000"))).unwrap_err();
+        assert_eq!(present(), untouched, "nothing was limited before");
+    }
+
+    group.update(&limits(48, 30_000, None)).unwrap();
+    let limited = present();
+    assert_ne!(limited, untouched);
+    // Up and down: memory and swap have to change in the other order.
+    for megabytes in [64, 32] {
+        group.update(&limits(megabytes, 20_000, Some("4000"))).unwrap_err();
+        assert_eq!(present(), limited);
+    }
+}
+
 #[test]
 fn a_huge_page_limit_on_a_controller_of_the_v2_side() {
     let scratch = Scratch::new("huge");

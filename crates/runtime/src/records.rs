@@ -48,6 +48,13 @@ pub(crate) struct SandboxRecord {
 }
 
 impl record::Record for SandboxRecord {
+impl SandboxRecord {
+    /// The cgroup of pause (by the sandbox's id) or of a container.
+    pub(crate) fn cgroup_path(&self, id: &str) -> String {
+        format!("{}/{id}", self.cgroup_parent.trim_end_matches('/'))
+    }
+}
+
     const KIND: &'static str = "sandbox";
     const VERSION: u32 = 1;
     const SURVIVES_BOOT: bool = false;

@@ -71,7 +71,7 @@ impl Pod {
         self.process(&key)?.state().admit(Verb::Control, &key)?;
         let resources: LinuxResources = serde_json::from_slice(resources)
             .map_err(|e| Failure::Invalid(format!("update of {key}: no OCI LinuxResources: {e}")))?;
-        Ok(self.cgroup_of(id)?.apply(&resources)?)
+        Ok(self.cgroup_of(id)?.update(&resources)?)
     }
 
     /// Task.Pause: no process of the container runs until it is resumed. (The kernel stops each as it leaves the kernel;

@@ -13,6 +13,8 @@ mod memory;
 mod pids;
 mod unified;
 
+use std::path::{Path, PathBuf};
+
 use oci_spec::runtime::LinuxResources;
 use rustix::io::Errno;
 
@@ -81,7 +83,7 @@ fn dialect(hierarchies: &Hierarchies, controller: Controller, field: &str) -> Re
 }
 
 impl Cgroup {
-    /// Sets the limits that `resources` has; what it leaves out stays as it is. Also for changing limits later.
+    /// Sets the limits that `resources` has; what it leaves out stays as it is. For a new cgroup: see [`Cgroup::update`].
     ///
     /// A limit whose controller this node lacks, or that its cgroup version has no word for, is an error that names
     /// the field; nothing is skipped silently. Everything is checked before the first file is written, except what
@@ -134,15 +136,45 @@ impl Cgroup {
         Ok(())
     }
 
+    /// [`Cgroup::apply`] for limits in force: all or nothing. When one of them is refused, those that were set before it are
+    /// set back to what they were.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let before = self.present(&self.plan(resources)?);
+        self.apply(resources).inspect_err(|_| self.set_back(&before))
+    }
+
+    /// What stands now where `plan` writes. What can't be read, such as v1's device rules, can't be set back either.
+    fn present(&self, plan: &[Write]) -> Vec<(PathBuf, String)> {
+        let present = plan.iter().filter_map(|write| {
+            let path = self.dir_of(write)?.join(&write.file);
+            let value = file::read(&path).ok()?;
+            Some((path, value.trim_end().to_owned()))
+        });
+        present.collect()
+    }
+
+    /// In the opposite order, so that a pair of limits of which one must not pass the other goes back as it came. What the
+    /// kernel refuses nonetheless is tried once more when the rest is as it was.
+    fn set_back(&self, before: &[(PathBuf, String)]) {
+        let set = |(path, value): &&(PathBuf, String)| file::write(path, value).is_err();
+        let refused: Vec<_> = before.iter().rev().filter(set).collect();
+        for (path, value) in refused {
+            let _ = file::write(path, value);
+        }
+    }
+
     fn write(&self, write: &Write) -> sys::Result<()> {
-        let dir = match write.controller {
-            Some(controller) => self.dir(controller).map(|(_, dir)| dir),
-            None => self.v2_dir(),
-        };
-        match dir {
+        match self.dir_of(write) {
             Some(dir) => file::write(&dir.join(&write.file), &write.value),
             // Planned only for controllers that are there.
             None => Err(sys::Error::new(format_args!("write({:?})", write.file), Errno::NOENT)),
+        }
+    }
+
+    fn dir_of(&self, write: &Write) -> Option<&Path> {
+        match write.controller {
+            Some(controller) => self.dir(controller).map(|(_, dir)| dir),
+            None => self.v2_dir(),
         }
     }
 

@@ -48,6 +48,12 @@ impl RuntimeService for Runtime {
     }
     async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
         sandboxes::status(&self.node, request)
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: UpdatePodSandboxResourcesRequest,
+    ) -> Result<UpdatePodSandboxResourcesResponse> {
+        sandboxes::update_resources(&self.node, request).await
+    }
     }
     async fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse> {
         Ok(ListPodSandboxResponse {

@@ -1,4 +1,4 @@
-//! RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus, ListPodSandbox.
+//! RunPodSandbox, StopPodSandbox, RemovePodSandbox, UpdatePodSandboxResources, PodSandboxStatus, ListPodSandbox.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,6 +64,18 @@ pub(super) async fn remove(node: &Node, request: RemovePodSandboxRequest) -> Res
         Err(e) => gone_is_done(Err(e))?,
     }
     Ok(RemovePodSandboxResponse {})
+}
+
+/// Told of a pod-level resize, after or before those of the containers.
+pub(super) async fn update_resources(
+    node: &Node,
+    request: UpdatePodSandboxResourcesRequest,
+) -> Result<UpdatePodSandboxResourcesResponse> {
+    let sandbox = node.registry.sandbox(&request.pod_sandbox_id)?;
+    sandbox
+        .ask(|reply| Message::UpdateSandbox(Box::new(request), reply))
+        .await?;
+    Ok(UpdatePodSandboxResourcesResponse {})
 }
 
 pub(super) fn status(node: &Node, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {

@@ -8,8 +8,8 @@ use cri::v1::{ContainerEventType, LinuxContainerResources};
 use image::Overlay;
 use tracing::{info, warn};
 
-use super::START_ERROR;
 use super::signal::SIGKILL;
+use super::{Container, DEFAULT_CPU_PERIOD_US, DEFAULT_CPU_SHARES, START_ERROR};
 use crate::blocking::blocking;
 use crate::clock::now_ns;
 use crate::disk::{make_fifo, read_spec, write_json};
@@ -164,7 +164,7 @@ impl Sandbox {
     /// Without a shim there is no one who could tell the container's first process from the rest, or see it end: all of
     /// it is killed.
     async fn kill_unattended(&mut self, id: &ContainerId) -> Result<()> {
-        let path = format!("{}/{id}", self.state.record.cgroup_parent.trim_end_matches('/'));
+        let path = self.state.record.cgroup_path(id.as_str());
         let node = self.node().clone();
         blocking(move || match cgroup::Cgroup::open(node.cgroups.hierarchies(), &path) {
             Ok(cgroup) => cgroup.kill(),
@@ -181,7 +181,8 @@ impl Sandbox {
         Ok(())
     }
 
-    /// UpdateContainerResources: the kernel's limits first, then the record, so that the status never claims what isn't.
+    /// UpdateContainerResources, all or nothing: the kernel's limits first, then the record, so that the status never claims
+    /// what isn't; and where that can't be written, the limits as they were.
     pub(crate) async fn update_container(
         &mut self,
         id: &ContainerId,
@@ -191,28 +192,38 @@ impl Sandbox {
         if container.is_exited() {
             return Err(wrong_state(id, "update", "it has ended"));
         }
-        if container.is_running() {
-            let swap_accounting = self.node().cgroups.hierarchies().swap_accounting();
-            self.shim()?
-                .update(id.as_str(), &spec::resources(&resources, swap_accounting))
-                .await?;
-        } else {
-            self.rewrite_resources(id, &resources)?;
+        let before = container.record.resources.clone();
+        let after = merged(before.clone(), resources.clone());
+        self.limit(&container, &resources, &after).await?;
+        self.with_container(id, |c| c.record.resources = Some(after));
+        if let Err(error) = self.save_container(id) {
+            self.with_container(id, |c| c.record.resources.clone_from(&before));
+            let before = before.unwrap_or_default();
+            if let Err(failure) = self.limit(&container, &reverted(&before, &resources), &before).await {
+                warn!(container = %id, %failure, "its limits can't be set back to what they were");
+            }
+            return Err(error);
         }
-        self.with_container(id, |c| {
-            c.record.resources = Some(merged(c.record.resources.take(), resources))
-        });
-        self.save_container(id)?;
         self.publish();
         Ok(())
     }
 
-    /// Of a container that was not started the limits stand in its spec.
-    fn rewrite_resources(&self, id: &ContainerId, resources: &LinuxContainerResources) -> Result<()> {
+    /// Sets limits: what runs is told the change; of a container that was not started, all its limits stand in its spec.
+    async fn limit(
+        &self,
+        container: &Container,
+        change: &LinuxContainerResources,
+        all: &LinuxContainerResources,
+    ) -> Result<()> {
+        let id = &container.record.id;
+        let swap_accounting = self.node().cgroups.hierarchies().swap_accounting();
+        if container.is_running() {
+            let limits = spec::resources(change, swap_accounting);
+            return Ok(self.shim()?.update(id.as_str(), &limits).await?);
+        }
         let path = self.dir().container(id).spec();
         let mut spec = read_spec(&path)?;
-        let swap_accounting = self.node().cgroups.hierarchies().swap_accounting();
-        let mut limits = spec::resources(resources, swap_accounting);
+        let mut limits = spec::resources(all, swap_accounting);
         if let Some(linux) = spec.linux_mut() {
             limits.set_devices(linux.resources().as_ref().and_then(|r| r.devices().clone()));
             linux.set_resources(Some(limits));
@@ -258,7 +269,7 @@ impl Sandbox {
 
     /// The shim takes it away with the task; this is for what a shim that has died left.
     async fn remove_own_cgroup(&self, id: &ContainerId) -> Result<()> {
-        let path = format!("{}/{id}", self.state.record.cgroup_parent.trim_end_matches('/'));
+        let path = self.state.record.cgroup_path(id.as_str());
         let node = self.node().clone();
         let removed = blocking(move || match cgroup::Cgroup::open(node.cgroups.hierarchies(), &path) {
             Ok(cgroup) => cgroup.remove(),
@@ -310,6 +321,23 @@ fn merged(old: Option<LinuxContainerResources>, new: LinuxContainerResources) ->
         },
         unified: old.unified.into_iter().chain(new.unified).collect(),
         memory_swap_limit_in_bytes: number(old.memory_swap_limit_in_bytes, new.memory_swap_limit_in_bytes),
+    }
+}
+
+/// What takes the changes of `new` back: what was said before of these limits, else that there is none.
+fn reverted(old: &LinuxContainerResources, new: &LinuxContainerResources) -> LinuxContainerResources {
+    let number = |old: i64, new: i64, none: i64| match (old, new) {
+        (_, 0) => 0,
+        (0, _) => none,
+        (old, _) => old,
+    };
+    LinuxContainerResources {
+        cpu_period: number(old.cpu_period, new.cpu_period, DEFAULT_CPU_PERIOD_US),
+        cpu_quota: number(old.cpu_quota, new.cpu_quota, -1),
+        cpu_shares: number(old.cpu_shares, new.cpu_shares, DEFAULT_CPU_SHARES),
+        memory_limit_in_bytes: number(old.memory_limit_in_bytes, new.memory_limit_in_bytes, -1),
+        memory_swap_limit_in_bytes: number(old.memory_swap_limit_in_bytes, new.memory_swap_limit_in_bytes, -1),
+        ..old.clone()
     }
 }
 

@@ -18,6 +18,10 @@ pub(crate) const UNKNOWN_EXIT: i32 = 255;
 
 /// A container.
 #[derive(Debug, Clone)]
+/// What the kernel takes for a container of which nothing is said.
+pub(crate) const DEFAULT_CPU_PERIOD_US: i64 = 100_000;
+pub(crate) const DEFAULT_CPU_SHARES: i64 = 1024;
+
 pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
     /// Its first process, while it runs.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cri::v1::{ContainerConfig, LinuxContainerResources};
+use cri::v1::{ContainerConfig, LinuxContainerResources, UpdatePodSandboxResourcesRequest};
 use shim_api::shim;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,6 +20,7 @@ pub(crate) type Reply<T> = oneshot::Sender<cri::Result<T>>;
 pub(crate) enum Message {
     Stop(Reply<()>),
     Remove(Reply<()>),
+    UpdateSandbox(Box<UpdatePodSandboxResourcesRequest>, Reply<()>),
     CreateContainer(Box<ContainerConfig>, Reply<ContainerId>),
     StartContainer(ContainerId, Reply<()>),
     /// A signal to a container's first process; `all`: to everything in its cgroup.

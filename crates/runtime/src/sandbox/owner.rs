@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::v1::ContainerEventType;
+use cri::v1::{ContainerEventType, UpdatePodSandboxResourcesRequest};
 use shim_api::shim::{self, Kind, ProcessState};
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, debug, error, info, warn};
@@ -141,6 +141,10 @@ impl Sandbox {
                 let done = self.remove().await;
                 answer(reply, done);
             }
+            Message::UpdateSandbox(request, reply) => {
+                let done = self.update(*request);
+                answer(reply, done);
+            }
             Message::CreateContainer(config, reply) => {
                 let done = self.create_container(*config).await;
                 answer(reply, done);
@@ -199,6 +203,22 @@ impl Sandbox {
         self.set_phase(Phase::Removed);
         self.tell(ContainerEventType::ContainerDeletedEvent);
         info!("sandbox is removed");
+        Ok(())
+    }
+
+    /// UpdatePodSandboxResources: what all of the pod's containers may use together has changed. Who says so has set the limits of
+    /// the pod's cgroup, which is the caller's; here it is remembered, and told by the sandbox's verbose status.
+    fn update(&mut self, request: UpdatePodSandboxResourcesRequest) -> Result<()> {
+        self.must_be_ready("change its resources")?;
+        let before = self.state.record.config.linux.clone();
+        let linux = self.state.record.config.linux.get_or_insert_default();
+        linux.overhead = request.overhead.or(linux.overhead.take());
+        linux.resources = request.resources.or(linux.resources.take());
+        if let Err(error) = self.save() {
+            self.state.record.config.linux = before;
+            return Err(error);
+        }
+        self.publish();
         Ok(())
     }
 

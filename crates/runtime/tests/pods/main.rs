@@ -19,4 +19,5 @@ mod memory;
 mod modes;
 mod restart;
 mod streams;
+mod resources;
 mod users;
