@@ -3,6 +3,16 @@
 //! [`run`] puts a [`Subject`] through every case and answers with the failures. A case makes its own sandboxes, under
 //! names that no other case uses, and removes them.
 
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+
+mod image_volumes;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +22,9 @@ use futures_util::future::BoxFuture;
 
 use crate::v1::*;
 use crate::{ErrorKind, ImageService, Result, RuntimeService};
+use image_volumes::{
+    a_part_of_an_image_is_a_volume, an_image_is_a_read_only_volume, an_image_volume_that_can_not_be_is_refused,
+};
 
 /// How long a container that has nothing to do may take to end.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -51,6 +64,9 @@ const CASES: &[Case] = cases![
     a_container_is_killed_after_its_grace,
     exec_sync_answers_with_the_output,
     an_image_has_one_id,
+    an_image_is_a_read_only_volume,
+    a_part_of_an_image_is_a_volume,
+    an_image_volume_that_can_not_be_is_refused,
     streams_are_lists,
 ];
 
@@ -63,14 +79,6 @@ pub async fn run(subject: &Subject) -> Vec<(&'static str, String)> {
         }
     }
     failures
-}
-
-macro_rules! ensure {
-    ($condition:expr, $($message:tt)+) => {
-        if !$condition {
-            return Err(format!($($message)+));
-        }
-    };
 }
 
 async fn it_says_what_it_is(s: &Subject) -> Outcome {
@@ -353,43 +361,51 @@ async fn exec_sync_answers_with_the_output(s: &Subject) -> Outcome {
     s.drop_sandbox(&sandbox).await
 }
 
-/// Image.id, PullImageResponse.image_ref and Container.image_id name the same thing.
+/// Image.id, PullImageResponse.image_ref, Container.image_id and ContainerStatus.image_id name the same thing, whichever
+/// name the container's creator used.
 async fn an_image_has_one_id(s: &Subject) -> Outcome {
-    let image = || {
-        Some(ImageSpec {
-            image: s.image.clone(),
-            ..Default::default()
-        })
-    };
-    let status = said(
-        s.images
-            .image_status(ImageStatusRequest {
-                image: image(),
-                verbose: false,
-            })
-            .await,
-    )?;
-    let id = status
-        .image
-        .ok_or_else(|| format!("{} is not on the node", s.image))?
-        .id;
+    let id = s.image_id().await?;
     let pulled = s
         .images
         .pull_image(PullImageRequest {
-            image: image(),
+            image: Some(s.image_spec()),
             ..Default::default()
         })
         .await;
     let pulled = said(pulled)?.image_ref;
     ensure!(pulled == id, "PullImage answers {pulled}, the id is {id}");
+    let listed = said(s.images.list_images(ListImagesRequest::default()).await)?.images;
+    ensure!(
+        listed.iter().filter(|image| image.id == id).count() == 1,
+        "{id} is not listed once"
+    );
+
     let config = s.sandbox("image");
     let sandbox = said(s.run(&config).await)?;
-    let container = said(s.create(&sandbox, &config, s.shell("main", "true")).await)?;
-    let of_container = s.status(&container).await?.image_id;
-    ensure!(
-        of_container == id,
-        "the container's image_id is {of_container}, the id is {id}"
-    );
+    let by_name = s.shell("by-name", "true");
+    let mut by_id = s.shell("by-id", "true");
+    // As kubelet does it.
+    by_id.image = Some(ImageSpec {
+        image: id.clone(),
+        user_specified_image: s.image.clone(),
+        ..Default::default()
+    });
+    for config_of_container in [by_name, by_id] {
+        let container = said(s.create(&sandbox, &config, config_of_container).await)?;
+        let status = s.status(&container).await?;
+        let filter = Some(ContainerFilter {
+            id: container,
+            ..Default::default()
+        });
+        let listed = said(s.runtime.list_containers(ListContainersRequest { filter }).await)?.containers;
+        let listed = listed.first().ok_or("it is not listed")?;
+        ensure!(
+            [&status.image_id, &status.image_ref, &listed.image_id, &listed.image_ref] == [&id; 4],
+            "the image's id is {id}; {status:?} {listed:?}"
+        );
+        let written = status.image.unwrap_or_default().image;
+        ensure!(written == s.image, "the container is said to be of the image {written}");
+    }
     s.drop_sandbox(&sandbox).await
 }
 
@@ -433,16 +449,29 @@ impl Subject {
         }
     }
 
+    fn image_spec(&self) -> ImageSpec {
+        ImageSpec {
+            image: self.image.clone(),
+            ..Default::default()
+        }
+    }
+
+    async fn image_id(&self) -> std::result::Result<String, String> {
+        let request = ImageStatusRequest {
+            image: Some(self.image_spec()),
+            verbose: false,
+        };
+        let image = said(self.images.image_status(request).await)?.image;
+        Ok(image.ok_or_else(|| format!("{} is not on the node", self.image))?.id)
+    }
+
     fn shell(&self, name: &str, script: &str) -> ContainerConfig {
         ContainerConfig {
             metadata: Some(ContainerMetadata {
                 name: name.into(),
                 attempt: 0,
             }),
-            image: Some(ImageSpec {
-                image: self.image.clone(),
-                ..Default::default()
-            }),
+            image: Some(self.image_spec()),
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             log_path: format!("{name}.log"),
             linux: Some(LinuxContainerConfig::default()),

@@ -36,21 +36,34 @@ impl Store {
             });
         }
         let held = self.hold(&key(&directory), &image.id, Some(directory.clone()))?;
+        self.show(&held, &directory)?;
+        Ok(Mounted {
+            image: image.id,
+            directory,
+        })
+    }
+
+    /// Makes the snapshot `key`, and shows the image's files at `directory`. The mount is the caller's to take away, before the
+    /// snapshot is removed ([`Store::remove_snapshot`]): whoever uses the files keeps books of its own.
+    pub fn view(&self, key: &str, image: &Digest, directory: &Path) -> Result<()> {
+        let held = self.hold(key, image, None)?;
+        self.show(&held, directory)
+    }
+
+    /// Mounts what is held, or lets go of it.
+    fn show(&self, held: &Writable, directory: &Path) -> Result<()> {
         let numbers = held.lower.iter().map(u64::to_string);
         // overlayfs wants two, or one to write to.
         let lower: Vec<_> = numbers
             .chain(["empty".to_string()])
             .map(|name| format!("{name}/fs"))
             .collect();
-        let mounted = sys::overlay::mount_read_only(self.snapshots.dir(), &lower, &self.source(&held), &directory);
+        let mounted = sys::overlay::mount_read_only(self.snapshots.dir(), &lower, &self.source(held), directory);
         if let Err(error) = mounted {
             self.remove_snapshot(&held.key)?;
-            return Err(Error::io("mounting at", &directory)(error.into()));
+            return Err(Error::io("mounting at", directory)(error.into()));
         }
-        Ok(Mounted {
-            image: image.id,
-            directory,
-        })
+        Ok(())
     }
 
     /// Takes away what [`Store::mount`] mounted. Refused while something is open there.

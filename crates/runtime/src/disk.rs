@@ -50,6 +50,15 @@ pub(crate) fn unmount(path: &Path) -> Result<()> {
     }
 }
 
+/// Unmounts, lazily, all that is mounted at `dir` or below it.
+pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
+    let mut points: Vec<_> = sys::mountinfo::mounts()?.into_iter().map(|m| m.mount_point).collect();
+    points.retain(|point| point.starts_with(dir));
+    // A path sorts before what is below it.
+    points.sort();
+    points.iter().rev().try_for_each(|point| unmount(point))
+}
+
 /// Removes a file, or a directory with what is in it; one that isn't there is as good as removed.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {

@@ -11,6 +11,7 @@
 //!         container.json         the runtime's record
 //!         config.json            the container's OCI spec
 //!         rootfs/                where the root is mounted, inside the container's mount namespace only
+//!         images/N/              an image volume, mounted: the container's mount with this number
 //!         execs/EXEC/            FIFOs of one exec
 //! ```
 //!
@@ -103,6 +104,11 @@ impl ContainerDir {
     /// Where another vendor's shim mounts its root.
     pub(crate) fn foreign_rootfs(&self) -> PathBuf {
         self.0.join("bundle/rootfs")
+    }
+
+    /// Where the image of the mount with this number is mounted.
+    pub(crate) fn image_volume(&self, number: usize) -> PathBuf {
+        self.0.join("images").join(number.to_string())
     }
 
     /// The FIFO of its first process's input.

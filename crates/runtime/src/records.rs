@@ -1,6 +1,7 @@
 //! What the runtime keeps on disk about a sandbox and a container: the truth about them after a restart. About processes
 //! the shim's records are the truth.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -47,7 +48,6 @@ pub(crate) struct SandboxRecord {
     pub(crate) shim: Option<ProcessName>,
 }
 
-impl record::Record for SandboxRecord {
 impl SandboxRecord {
     /// The cgroup of pause (by the sandbox's id) or of a container.
     pub(crate) fn cgroup_path(&self, id: &str) -> String {
@@ -55,6 +55,7 @@ impl SandboxRecord {
     }
 }
 
+impl record::Record for SandboxRecord {
     const KIND: &'static str = "sandbox";
     const VERSION: u32 = 1;
     const SURVIVES_BOOT: bool = false;
@@ -129,6 +130,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) config: ContainerConfig,
     /// `sha256:…` of the image's configuration.
     pub(crate) image_id: String,
+    /// The same of the images that it mounts, by the mounts' numbers in `config`.
+    #[serde(default)]
+    pub(crate) image_volumes: BTreeMap<usize, String>,
     /// Signal to stop it with, from the configuration or the image.
     pub(crate) stop_signal: i32,
     /// Where its output goes, if it has a log.

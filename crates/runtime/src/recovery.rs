@@ -11,9 +11,9 @@ use futures_util::future::join_all;
 use tracing::{error, info, warn};
 
 use crate::blocking::blocking;
-use crate::container::Container;
 use crate::container::signal::SIGKILL;
-use crate::disk::{read_spec, remove_file, remove_tree};
+use crate::container::{Container, owner_of_snapshot};
+use crate::disk::{read_spec, remove_file, remove_tree, unmount_below};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, SandboxId};
 use crate::node::Node;
@@ -183,6 +183,7 @@ async fn quarantine_container(sandbox: &Sandbox, id: &ContainerId) -> Result<()>
         let _ = shim.delete(id.as_str(), "").await;
     }
     blocking(move || kill_cgroup(&node, &cgroup)).await?;
+    unmount_below(dir.path())?;
     record::quarantine(dir.path())?;
     Ok(())
 }
@@ -268,7 +269,10 @@ async fn release_orphans(node: &Arc<Node>) {
             }
         }
     }
-    for key in snapshots.into_iter().filter(|key| !containers.contains(key)) {
+    let orphans = snapshots
+        .into_iter()
+        .filter(|key| !containers.contains(owner_of_snapshot(key)));
+    for key in orphans {
         warn!(snapshot = %key, "belongs to nobody; removed");
         let images = node.images.clone();
         let name = key.clone();

@@ -2,12 +2,12 @@
 
 use cri::v1::{
     Container as CriContainer, ContainerResources, ContainerState, ContainerStatus, ContainerUser, ImageSpec,
-    LinuxContainerUser, LinuxPodSandboxStatus, Namespace, NamespaceOption, PodIp, PodSandbox, PodSandboxNetworkStatus,
-    PodSandboxState, PodSandboxStatus,
+    LinuxContainerUser, LinuxPodSandboxStatus, Mount, Namespace, NamespaceOption, PodIp, PodSandbox,
+    PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
 };
 
 use crate::container::Container;
-use crate::records::Life;
+use crate::records::{ContainerRecord, Life};
 use crate::sandbox::{Phase, View};
 
 /// READY only while pause runs and nothing is being taken down.
@@ -62,7 +62,7 @@ pub(crate) fn container(container: &Container) -> ContainerStatus {
         image_id: record.image_id.clone(),
         labels: record.config.labels.clone(),
         annotations: record.config.annotations.clone(),
-        mounts: record.config.mounts.clone(),
+        mounts: mounts(record),
         log_path: record
             .log
             .as_ref()
@@ -119,6 +119,17 @@ pub(crate) fn container_state(container: &Container) -> ContainerState {
         Life::Running { .. } => ContainerState::ContainerRunning,
         Life::Exited(_) => ContainerState::ContainerExited,
     }
+}
+
+/// The configured mounts; an image volume says which image was found.
+fn mounts(record: &ContainerRecord) -> Vec<Mount> {
+    let mut mounts = record.config.mounts.clone();
+    for (number, id) in &record.image_volumes {
+        if let Some(image) = mounts.get_mut(*number).and_then(|mount| mount.image.as_mut()) {
+            image.image_ref.clone_from(id);
+        }
+    }
+    mounts
 }
 
 /// The image by the name that the container's creator used.

@@ -71,6 +71,7 @@ pub const POINTS: &[&str] = &[
     "sandbox.ready.recorded",
     "container.create.made",
     "container.create.recorded",
+    "container.create.volume",
     "container.create.configured",
     "image.snapshot.made",
     "image.snapshot.named",

@@ -1,5 +1,6 @@
 //! CreateContainer: everything that a container needs before it starts, and its undo.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use cri::v1::{ContainerConfig, ContainerEventType, ContainerMetadata, NamespaceM
 use image::Image;
 use tracing::{info, warn};
 
-use super::{Container, facts, signal};
+use super::{Container, facts, image_volumes, signal};
 use crate::blocking::blocking;
 use crate::clock::now_ns;
 use crate::disk::{make_dir, remove_tree, unmount, write_json};
@@ -30,13 +31,13 @@ impl Sandbox {
             return Ok(existing);
         }
         let image = self.image(&config).await?;
+        let volumes = self.image_volumes(&config).await?;
         let id = ContainerId::random();
-        let spec = self.spec(&id, &config, &image)?;
-        let record = self.first_record(&id, config, &image)?;
+        let record = self.first_record(&id, config, &image, &volumes)?;
 
         let container = Container::new(record);
         self.state.containers.insert(id.clone(), Arc::new(container));
-        match self.acquire(&id, &image, &spec).await {
+        match self.acquire(&id, &image, volumes).await {
             Ok(()) => {
                 self.node().registry.add_container(&id, &self.state.record.id);
                 self.publish();
@@ -56,14 +57,16 @@ impl Sandbox {
     }
 
     /// What the container holds on the machine, each noted by the record before.
-    async fn acquire(&mut self, id: &ContainerId, image: &Image, spec: &oci_spec::runtime::Spec) -> Result<()> {
+    async fn acquire(&mut self, id: &ContainerId, image: &Image, volumes: image_volumes::Images) -> Result<()> {
         let dir = self.dir().container(id);
         make_dir(dir.path())?;
         sys::failpoint!("container.create.made")?;
         self.save_container(id)?;
         sys::failpoint!("container.create.recorded")?;
+        let volumes = self.mount_images(id, volumes).await?;
+        let spec = self.spec(id, image, &volumes)?;
         make_dir(&dir.rootfs())?;
-        write_json(&dir.spec(), spec)?;
+        write_json(&dir.spec(), &spec)?;
         sys::failpoint!("container.create.configured")?;
         if let Some(log_dir) = self.container(id)?.record.log.as_deref().and_then(Path::parent) {
             std::fs::create_dir_all(log_dir).map_err(Error::file("make", log_dir))?;
@@ -87,6 +90,7 @@ impl Sandbox {
         sys::failpoint!("container.remove.snapshot")?;
         // Where a handler's shim that was killed has left the container's root.
         unmount(&self.dir().container(id).foreign_rootfs())?;
+        self.unmount_images(id).await?;
         remove_tree(self.dir().container(id).path())?;
         sys::failpoint!("container.remove.files")?;
         self.state.containers.remove(id);
@@ -136,9 +140,23 @@ impl Sandbox {
         Ok(blocking(move || images.get(&name)).await?)
     }
 
-    fn spec(&self, id: &ContainerId, config: &ContainerConfig, image: &Image) -> Result<oci_spec::runtime::Spec> {
+    async fn image_volumes(&self, config: &ContainerConfig) -> Result<image_volumes::Images> {
+        if config.mounts.iter().all(|mount| mount.image.is_none()) {
+            return Ok(image_volumes::Images::new());
+        }
+        let (images, config) = (self.node().images.clone(), config.clone());
+        blocking(move || image_volumes::images(&config, &images)).await
+    }
+
+    fn spec(
+        &self,
+        id: &ContainerId,
+        image: &Image,
+        volumes: &BTreeMap<usize, PathBuf>,
+    ) -> Result<oci_spec::runtime::Spec> {
+        let config = &self.container(id)?.record.config;
         self.check_target(config)?;
-        let facts = facts::gather(config, self.node())?;
+        let facts = facts::gather(config, volumes, self.node())?;
         let sandbox = &self.state.record;
         let userns = self.user_namespace()?;
         Ok(spec::container(&spec::ContainerInputs {
@@ -177,7 +195,13 @@ impl Sandbox {
         .into())
     }
 
-    fn first_record(&self, id: &ContainerId, config: ContainerConfig, image: &Image) -> Result<ContainerRecord> {
+    fn first_record(
+        &self,
+        id: &ContainerId,
+        config: ContainerConfig,
+        image: &Image,
+        volumes: &image_volumes::Images,
+    ) -> Result<ContainerRecord> {
         let stop_signal = signal::stop_signal(&config, &image.config)
             .map_err(|word| cri::Error::invalid(format!("stop_signal: {word:?} is not a signal")))?;
         Ok(ContainerRecord {
@@ -186,6 +210,10 @@ impl Sandbox {
             intent: ContainerIntent::Create,
             created_at_ns: now_ns(),
             image_id: image.id.to_string(),
+            image_volumes: volumes
+                .iter()
+                .map(|(number, image)| (*number, image.id.to_string()))
+                .collect(),
             stop_signal,
             log: log(&self.state.record.config.log_directory, &config.log_path),
             resources: config.linux.as_ref().and_then(|l| l.resources.clone()),

@@ -1,5 +1,6 @@
 //! What has to be looked up on the host before a container's spec can be derived.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -57,8 +58,8 @@ const CAPABILITIES: [Capability; 41] = [
     Capability::CheckpointRestore,
 ];
 
-/// Looks everything up that `config` needs.
-pub(super) fn gather(config: &ContainerConfig, node: &Node) -> Result<Facts> {
+/// Looks everything up that `config` needs. `volumes`: where its image volumes are.
+pub(super) fn gather(config: &ContainerConfig, volumes: &BTreeMap<usize, PathBuf>, node: &Node) -> Result<Facts> {
     let security = config
         .linux
         .as_ref()
@@ -75,7 +76,7 @@ pub(super) fn gather(config: &ContainerConfig, node: &Node) -> Result<Facts> {
             Profile::Localhost(path) => Some(seccomp_profile(&path)?),
             Profile::Unconfined | Profile::RuntimeDefault => None,
         },
-        mount_sources: mount_sources(config)?,
+        mount_sources: mount_sources(config, volumes)?,
         apparmor_profiles: match node.security_modules.apparmor && asks_for_apparmor(&security) {
             true => crate::apparmor::loaded(),
             false => None,
@@ -123,7 +124,7 @@ fn seccomp_profile(path: &Path) -> Result<LinuxSeccomp> {
 /// hostPath volumes without a type rely on it.
 ///
 /// What mounts are to pass through must let them.
-fn mount_sources(config: &ContainerConfig) -> Result<Vec<PathBuf>> {
+fn mount_sources(config: &ContainerConfig, volumes: &BTreeMap<usize, PathBuf>) -> Result<Vec<PathBuf>> {
     let source = |mount: &cri::v1::Mount| {
         let path = Path::new(&mount.host_path);
         if !path.is_absolute() {
@@ -140,7 +141,10 @@ fn mount_sources(config: &ContainerConfig) -> Result<Vec<PathBuf>> {
     };
     let mut sources = Vec::with_capacity(config.mounts.len());
     for (index, mount) in config.mounts.iter().enumerate() {
-        let source = source(mount)?;
+        let source = match volumes.get(&index) {
+            Some(volume) => volume.clone(),
+            None => source(mount)?,
+        };
         // A mount without a host path, or of a kind that there is not, is refused by name when the spec is derived.
         if let (true, Ok(asked)) = (source.is_absolute(), MountPropagation::try_from(mount.propagation)) {
             propagation::check(&format!("mounts[{index}].propagation"), &source, asked)?;

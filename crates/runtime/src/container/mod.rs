@@ -2,6 +2,7 @@
 
 mod create;
 mod facts;
+mod image_volumes;
 mod lifecycle;
 mod propagation;
 pub(crate) mod signal;
@@ -11,17 +12,18 @@ use shim_api::shim::{Process, ProcessState};
 use crate::records::{ContainerIntent, ContainerRecord, Exit, Life, ProcessName};
 
 pub(crate) use facts::{own_capabilities, security_modules};
+pub(crate) use image_volumes::owner_of_snapshot;
 
 /// The exit code of a container that could not be started, and of one whose end nobody saw.
 pub(crate) const START_ERROR: i32 = 128;
 pub(crate) const UNKNOWN_EXIT: i32 = 255;
 
-/// A container.
-#[derive(Debug, Clone)]
 /// What the kernel takes for a container of which nothing is said.
 pub(crate) const DEFAULT_CPU_PERIOD_US: i64 = 100_000;
 pub(crate) const DEFAULT_CPU_SHARES: i64 = 1024;
 
+/// A container.
+#[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
     /// Its first process, while it runs.

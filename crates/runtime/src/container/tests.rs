@@ -14,6 +14,7 @@ fn container() -> Container {
         created_at_ns: 1,
         config: ContainerConfig::default(),
         image_id: String::new(),
+        image_volumes: Default::default(),
         stop_signal: 15,
         log: None,
         resources: None,

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::Step;
 use super::owner::Sandbox;
 use crate::blocking::blocking;
-use crate::disk::{remove_file, remove_tree, unmount};
+use crate::disk::{remove_file, remove_tree, unmount, unmount_below};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, SandboxId};
 use crate::layout::SandboxDir;
@@ -256,11 +256,11 @@ impl Sandbox {
     }
 }
 
-/// Gives back what is held under a sandbox's id of which there is no record (any more): network and shared memory.
+/// Gives back what is held under a sandbox's id of which there is no record (any more): network, shared memory, image volumes.
 pub(crate) async fn release_orphan(node: &Arc<Node>, id: &SandboxId) -> Result<()> {
     let (network, owned) = (node.network.clone(), id.clone());
     blocking(move || network.release(owned.as_str())).await?;
-    unmount(&node.layout.sandbox(id).shm())
+    unmount_below(node.layout.sandbox(id).path())
 }
 
 fn for_each_cgroup(node: &Node, paths: &[String], act: impl Fn(&Cgroup) -> cgroup::Result<()>) -> Vec<Result<()>> {

@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use cri::v1::{LinuxContainerSecurityContext, Mount as CriMount, MountPropagation, NamespaceMode, NamespaceOption};
 use oci_spec::runtime::Mount;
 
-use super::{ContainerInputs, Result, error::invalid, error::unsupported, userns};
+use super::{ContainerInputs, Result, error::invalid, userns};
 
 /// A container's mounts, in the order in which they are made. A configured mount takes the place of a default one
 /// with the same destination; parents come before children.
@@ -110,9 +110,6 @@ fn bind(inputs: &ContainerInputs<'_>, index: usize, configured: &CriMount) -> Re
             format_args!("{:?} is not an absolute path", configured.container_path),
         ));
     }
-    if configured.image.as_ref().is_some_and(|i| !i.image.is_empty()) {
-        return Err(unsupported(field("image"), "image volumes are not served yet"));
-    }
     if inputs.userns.is_some() && configured.propagation == MountPropagation::PropagationBidirectional as i32 {
         return Err(invalid(
             field("propagation"),
@@ -126,11 +123,13 @@ fn bind(inputs: &ContainerInputs<'_>, index: usize, configured: &CriMount) -> Re
     let mut options = mount.options().clone().unwrap_or_default();
     options.push(propagation(configured, &field("propagation"))?.into());
     options.push(access(configured, &field("recursive_read_only"))?.into());
-    mount
-        .set_source(Some(source.clone()))
-        .set_options(Some(options))
-        .set_uid_mappings(userns::of_mount(&configured.uid_mappings))
-        .set_gid_mappings(userns::of_mount(&configured.gid_mappings));
+    mount.set_source(Some(source.clone())).set_options(Some(options));
+    // An overlay, as an image's files are, can't be shown with other owners.
+    if configured.image.is_none() {
+        mount
+            .set_uid_mappings(userns::of_mount(&configured.uid_mappings))
+            .set_gid_mappings(userns::of_mount(&configured.gid_mappings));
+    }
     Ok(mount)
 }
 

@@ -342,6 +342,15 @@ pub fn shell(name: &str, script: &str) -> ContainerConfig {
         }),
         command: ["/bin/sh", "-c", script].map(Into::into).into(),
         log_path: format!("{name}.log"),
+        mounts: vec![Mount {
+            container_path: "/image".into(),
+            readonly: true,
+            image: Some(ImageSpec {
+                image: IMAGE.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
         linux: Some(LinuxContainerConfig {
             resources: Some(LinuxContainerResources::default()),
             security_context: Some(LinuxContainerSecurityContext::default()),

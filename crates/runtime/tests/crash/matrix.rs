@@ -167,7 +167,8 @@ async fn accounts_for_everything(place: &Place, node: &Node, clean: &Snapshot) -
         ("sandbox directories", entries("sandboxes"), sandboxes.len()),
         ("net namespaces", entries("netns"), ready),
         ("attachments", entries("network/attachments"), ready),
-        ("snapshots", snapshots, containers.len()),
+        // Of its root and of its image volume.
+        ("snapshots", snapshots, 2 * containers.len()),
         ("processes", place.settled_processes(processes), processes),
     ];
     for (what, found, told) in expected {

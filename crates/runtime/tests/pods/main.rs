@@ -14,6 +14,7 @@ mod failures;
 mod guests;
 mod handlers;
 mod host;
+mod image_volumes;
 mod life;
 mod memory;
 mod modes;
