@@ -12,6 +12,7 @@ macro_rules! ensure {
 }
 
 mod image_volumes;
+mod metrics;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::{ErrorKind, ImageService, Result, RuntimeService};
 use image_volumes::{
     a_part_of_an_image_is_a_volume, an_image_is_a_read_only_volume, an_image_volume_that_can_not_be_is_refused,
 };
+use metrics::metrics_are_described_and_have_values;
 
 /// How long a container that has nothing to do may take to end.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -67,6 +69,7 @@ const CASES: &[Case] = cases![
     an_image_is_a_read_only_volume,
     a_part_of_an_image_is_a_volume,
     an_image_volume_that_can_not_be_is_refused,
+    metrics_are_described_and_have_values,
     streams_are_lists,
 ];
 

@@ -5,6 +5,8 @@ mod containers;
 mod exec;
 mod images;
 mod info;
+mod links;
+mod metrics;
 mod node;
 mod sandboxes;
 mod stats;
@@ -46,14 +48,14 @@ impl RuntimeService for Runtime {
     async fn remove_pod_sandbox(&self, request: RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse> {
         sandboxes::remove(&self.node, request).await
     }
-    async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
-        sandboxes::status(&self.node, request)
     async fn update_pod_sandbox_resources(
         &self,
         request: UpdatePodSandboxResourcesRequest,
     ) -> Result<UpdatePodSandboxResourcesResponse> {
         sandboxes::update_resources(&self.node, request).await
     }
+    async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
+        sandboxes::status(&self.node, request)
     }
     async fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse> {
         Ok(ListPodSandboxResponse {
@@ -151,6 +153,24 @@ impl RuntimeService for Runtime {
         let items = stats::sandboxes(&self.node, request.filter).await;
         Ok(stream::batches(items, |pod_sandbox_stats| {
             StreamPodSandboxStatsResponse { pod_sandbox_stats }
+        }))
+    }
+
+    async fn list_metric_descriptors(&self, _: ListMetricDescriptorsRequest) -> Result<ListMetricDescriptorsResponse> {
+        Ok(metrics::descriptors())
+    }
+    async fn list_pod_sandbox_metrics(&self, _: ListPodSandboxMetricsRequest) -> Result<ListPodSandboxMetricsResponse> {
+        Ok(ListPodSandboxMetricsResponse {
+            pod_metrics: metrics::sandboxes(&self.node).await,
+        })
+    }
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: StreamPodSandboxMetricsRequest,
+    ) -> Result<Stream<StreamPodSandboxMetricsResponse>> {
+        let items = metrics::sandboxes(&self.node).await;
+        Ok(stream::batches(items, |pod_sandbox_metrics| {
+            StreamPodSandboxMetricsResponse { pod_sandbox_metrics }
         }))
     }
 }

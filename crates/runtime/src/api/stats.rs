@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use cgroup::pressure::{Stall, Stalls};
 use cgroup::{Cgroup, Stats};
 use cri::v1::*;
 use cri::{Error, Result};
 
+use super::links::{self, Link};
 use super::sandboxes::has_labels;
 use crate::blocking::blocking;
 use crate::clock::now_ns;
@@ -73,7 +75,9 @@ pub(super) async fn sandboxes(node: &Arc<Node>, filter: Option<PodSandboxStatsFi
 
 fn of_container(node: &Node, view: &View, container: &Owned) -> ContainerStats {
     let record = &container.record;
-    let stats = cgroup_stats(node, view, record.id.as_str());
+    let cgroup = cgroup(node, view, record.id.as_str());
+    let stats = counted(cgroup.as_ref(), Cgroup::stats);
+    let pressure = counted(cgroup.as_ref(), Cgroup::pressure);
     ContainerStats {
         attributes: Some(ContainerAttributes {
             id: record.id.to_string(),
@@ -81,11 +85,20 @@ fn of_container(node: &Node, view: &View, container: &Owned) -> ContainerStats {
             labels: record.config.labels.clone(),
             annotations: record.config.annotations.clone(),
         }),
-        cpu: cpu(&stats),
-        memory: memory(&stats),
+        cpu: cpu(&stats).map(|cpu| CpuUsage {
+            psi: pressure.cpu.map(psi),
+            ..cpu
+        }),
+        memory: memory(&stats).map(|memory| MemoryUsage {
+            psi: pressure.memory.map(psi),
+            ..memory
+        }),
         writable_layer: writable_layer(node, record.id.as_str()),
         swap: swap(&stats),
-        io: None,
+        io: pressure.io.map(|stalls| IoUsage {
+            timestamp: now_ns(),
+            psi: Some(psi(stalls)),
+        }),
     }
 }
 
@@ -98,7 +111,9 @@ fn of_sandbox(node: &Node, view: &View) -> PodSandboxStats {
             .filter(|c| c.is_running())
             .map(|c| c.record.id.as_str()),
     );
-    let all: Vec<Stats> = ids.map(|id| cgroup_stats(node, view, id)).collect();
+    let all: Vec<Stats> = ids
+        .map(|id| counted(cgroup(node, view, id).as_ref(), Cgroup::stats))
+        .collect();
     let containers = view
         .containers
         .values()
@@ -127,12 +142,14 @@ fn of_sandbox(node: &Node, view: &View) -> PodSandboxStats {
     }
 }
 
-/// A cgroup that has gone, or whose controllers are missing, counts nothing.
-fn cgroup_stats(node: &Node, view: &View, id: &str) -> Stats {
-    let path = format!("{}/{id}", view.record.cgroup_parent.trim_end_matches('/'));
-    Cgroup::open(node.cgroups.hierarchies(), &path)
-        .and_then(|c| c.stats())
-        .unwrap_or_default()
+/// The cgroup of pause or of a container; `None` once it has gone.
+pub(super) fn cgroup(node: &Node, view: &View, id: &str) -> Option<Cgroup> {
+    Cgroup::open(node.cgroups.hierarchies(), &view.record.cgroup_path(id)).ok()
+}
+
+/// What `read` reads of a cgroup. One that has gone, or that can't be read, counts nothing.
+pub(super) fn counted<T: Default>(cgroup: Option<&Cgroup>, read: impl FnOnce(&Cgroup) -> cgroup::Result<T>) -> T {
+    cgroup.and_then(|c| read(c).ok()).unwrap_or_default()
 }
 
 fn cpu(stats: &Stats) -> Option<CpuUsage> {
@@ -161,6 +178,19 @@ fn memory(stats: &Stats) -> Option<MemoryUsage> {
     })
 }
 
+fn psi(stalls: Stalls) -> PsiStats {
+    let data = |stall: Stall| PsiData {
+        total: stall.total_us,
+        avg10: stall.avg10,
+        avg60: stall.avg60,
+        avg300: stall.avg300,
+    };
+    PsiStats {
+        full: Some(data(stalls.full)),
+        some: Some(data(stalls.some)),
+    }
+}
+
 fn swap(stats: &Stats) -> Option<SwapUsage> {
     let memory = stats.memory.as_ref()?;
     Some(SwapUsage {
@@ -183,11 +213,8 @@ fn writable_layer(node: &Node, key: &str) -> Option<FilesystemUsage> {
     })
 }
 
-/// The links of the pod's network namespace, through pause's eyes; loopback left out.
 fn network(view: &View) -> Option<NetworkUsage> {
-    let pause = view.pause?;
-    let table = std::fs::read_to_string(format!("/proc/{}/net/dev", pause.pid)).ok()?;
-    let interfaces: Vec<_> = table.lines().filter_map(link).filter(|l| l.name != "lo").collect();
+    let interfaces: Vec<_> = links::of_pod(view)?.iter().map(interface).collect();
     Some(NetworkUsage {
         timestamp: now_ns(),
         default_interface: interfaces.first().cloned(),
@@ -195,18 +222,14 @@ fn network(view: &View) -> Option<NetworkUsage> {
     })
 }
 
-/// A line of /proc/net/dev: `eth0: RXBYTES packets errs drop fifo frame compressed multicast TXBYTES packets errs …`.
-fn link(line: &str) -> Option<NetworkInterfaceUsage> {
-    let (name, numbers) = line.split_once(':')?;
-    let numbers: Vec<u64> = numbers.split_ascii_whitespace().map_while(|n| n.parse().ok()).collect();
-    let number = |at: usize| value(*numbers.get(at)?);
-    Some(NetworkInterfaceUsage {
-        name: name.trim().into(),
-        rx_bytes: number(0),
-        rx_errors: number(2),
-        tx_bytes: number(8),
-        tx_errors: number(10),
-    })
+fn interface(link: &Link) -> NetworkInterfaceUsage {
+    NetworkInterfaceUsage {
+        name: link.name.clone(),
+        rx_bytes: value(link.received.bytes),
+        rx_errors: value(link.received.errors),
+        tx_bytes: value(link.sent.bytes),
+        tx_errors: value(link.sent.errors),
+    }
 }
 
 fn value(value: u64) -> Option<UInt64Value> {
@@ -239,18 +262,4 @@ fn add_memory(a: Option<MemoryUsage>, b: Option<MemoryUsage>) -> Option<MemoryUs
         major_page_faults: sum(a.major_page_faults, b.major_page_faults),
         ..a
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_proc_net_dev() {
-        let usage = link("  eth0: 1000 10 1 0 0 0 0 0 2000 20 2 0 0 0 0 0").unwrap();
-        assert_eq!(usage.name, "eth0");
-        assert_eq!((usage.rx_bytes, usage.rx_errors), (value(1000), value(1)));
-        assert_eq!((usage.tx_bytes, usage.tx_errors), (value(2000), value(2)));
-        assert!(link("Inter-|   Receive  |  Transmit").is_none());
-    }
 }
