@@ -51,8 +51,14 @@ pub fn run(root: &Path, ask: &Ask) -> Result<()> {
 }
 
 fn kill_loop(root: &Path, ask: &Ask, seed: u64) -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--package", "end-to-end", "--bin", "soak", "--"]);
+    // With the workspace's features, so that what its tests were built with serves here as well.
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--workspace", "--bin", "soak"])
+        .current_dir(root)
+        .status()
+        .context("cargo build")?;
+    ensure!(built.success(), "cargo build --bin soak: {built}");
+    let mut command = Command::new(test::debug_dir(root).join("soak"));
     command.args(["--pods", &ask.pods.to_string(), "--seed", &seed.to_string()]);
     command.args(["--at-once", &ask.at_once.to_string()]);
     if let Some(minutes) = ask.minutes {
@@ -62,7 +68,7 @@ fn kill_loop(root: &Path, ask: &Ask, seed: u64) -> Result<()> {
         .env("HOVE_BIN_DIR", test::release_dir(root))
         .current_dir(root)
         .status()
-        .context("cargo run")?;
+        .context("the kill loop")?;
     ensure!(status.success(), "the kill loop: {status}; again by --seed {seed}");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
 };
 
@@ -88,7 +88,16 @@ pub fn build(root: &Path) -> Result<()> {
 }
 
 /// Where [`build`] puts them.
-pub fn release_dir(root: &Path) -> std::path::PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
-    root.join(target).join("x86_64-unknown-linux-gnu/release")
+pub fn release_dir(root: &Path) -> PathBuf {
+    target_dir(root).join("release")
+}
+
+/// Where cargo puts what is built for development.
+pub fn debug_dir(root: &Path) -> PathBuf {
+    target_dir(root).join("debug")
+}
+
+fn target_dir(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    root.join(target).join("x86_64-unknown-linux-gnu")
 }
