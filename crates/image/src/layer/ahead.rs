@@ -82,12 +82,15 @@ impl BufRead for Ahead {
 
 impl Read for Ahead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let n = available.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&available[..n]);
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buffer)
     }
+}
+
+/// [`Read::read`] of a reader whose buffer is all that it has.
+pub fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let n = reader.fill_buf()?.read(buffer)?;
+    reader.consume(n);
+    Ok(n)
 }
 
 #[cfg(test)]

@@ -225,10 +225,6 @@ impl<R: BufRead, F: Fn()> BufRead for Hashed<R, F> {
 
 impl<R: BufRead, F: Fn()> Read for Hashed<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let n = available.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&available[..n]);
-        self.consume(n);
-        Ok(n)
+        ahead::read_buffered(self, buffer)
     }
 }
