@@ -9,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Certificate, Identity, Method, Response, StatusCode, Url};
+use rustls::{AlertDescription, CertificateError};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::challenge::{Challenge, Scheme};
 use super::credentials::Credentials;
@@ -31,7 +32,11 @@ const CLIENT_ID: &str = "hove";
 /// A server that may have the image.
 pub struct Server {
     host: Host,
-    http: reqwest::Client,
+    stall: Duration,
+    /// Without TLS and with it, each made when it is wanted. The authorities that this machine trusts are read for TLS alone:
+    /// that takes a megabyte, and not every machine has some.
+    plain: OnceCell<reqwest::Client>,
+    secured: OnceCell<reqwest::Client>,
     /// Sent to this server alone.
     headers: HeaderMap,
     credentials: Option<Arc<Credentials>>,
@@ -69,11 +74,12 @@ impl Request {
 impl Server {
     /// `stall` is how long an answer, or its next bytes, may take.
     pub fn new(host: Host, credentials: Option<Arc<Credentials>>, stall: Duration) -> Result<Server, Failure> {
-        let http = http_client(&host, stall).map_err(Failure::Unreachable)?;
-        let headers = configured_headers(&host.headers).map_err(Failure::Unreachable)?;
+        let headers = configured_headers(&host.headers).map_err(Failure::Refused)?;
         Ok(Server {
             host,
-            http,
+            stall,
+            plain: OnceCell::new(),
+            secured: OnceCell::new(),
             headers,
             credentials,
             authorization: Mutex::new(None),
@@ -82,9 +88,7 @@ impl Server {
 
     /// For messages.
     pub fn name(&self) -> String {
-        let base = &self.host.base;
-        let host = base.host_str().unwrap_or_default();
-        base.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
+        self.host.name()
     }
 
     /// Whether it is the registry, and no mirror.
@@ -180,14 +184,23 @@ impl Server {
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, value.clone());
         }
-        let mut sent = self
-            .http
+        let client = self.client(&request.url).await?;
+        let mut sent = client
             .request(request.method.clone(), request.url.clone())
             .headers(headers);
         if let Some(body) = &request.body {
             sent = sent.body(body().map_err(|error| Failure::Refused(error.to_string()))?);
         }
         sent.send().await.map_err(|error| transport(&error))
+    }
+
+    /// The one that can ask for `url`.
+    async fn client(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
+        let tls = (url.scheme() == "https").then_some(&self.host.tls);
+        let client = if tls.is_some() { &self.secured } else { &self.plain };
+        let is_near = self.host.is_on_this_machine();
+        let made = client.get_or_try_init(async || http_client(tls, is_near, self.stall));
+        made.await.map_err(Failure::Refused)
     }
 
     /// What answers the challenge of a 401.
@@ -243,13 +256,13 @@ impl Server {
                 let body = form_urlencoded::Serializer::new(String::new())
                     .extend_pairs(fields)
                     .finish();
-                let request = self.http.post(realm.clone()).body(body);
+                let request = self.client(&realm).await?.post(realm.clone()).body(body);
                 request.header("content-type", "application/x-www-form-urlencoded")
             }
             credentials => {
                 let mut url = realm.clone();
                 url.query_pairs_mut().extend_pairs(fields);
-                let request = self.http.get(url);
+                let request = self.client(&realm).await?.get(url);
                 match credentials {
                     Some(Credentials::Password { name, password }) => {
                         request.header(AUTHORIZATION, secret(basic(name, password))?)
@@ -365,6 +378,9 @@ pub async fn body(mut response: Response, limit: u64) -> Result<Vec<u8>, Failure
 
 /// What broke, without the URL: that may carry a signature.
 pub fn transport(error: &reqwest::Error) -> Failure {
+    if let Some(why) = tls_error(error).and_then(certificate_trouble) {
+        return Failure::Refused(why);
+    }
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -379,29 +395,64 @@ pub fn transport(error: &reqwest::Error) -> Failure {
     Failure::Unreachable(what)
 }
 
-fn http_client(host: &Host, stall: Duration) -> Result<reqwest::Client, String> {
+/// What TLS said, somewhere below. The source of an [`io::Error`] is not what it holds but the source of that.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.downcast_ref().or_else(|| match held {
+        Some(held) => tls_error(held),
+        None => tls_error(error.source()?),
+    })
+}
+
+/// What a person can do about it when one side does not take the other's certificate.
+fn certificate_trouble(error: &rustls::Error) -> Option<String> {
+    Some(match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            "its certificate is signed by none that this node trusts: name the authority's file in hosts.toml, ca = FILE".to_owned()
+        }
+        rustls::Error::InvalidCertificate(why) => format!("its certificate does not hold: {why}"),
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it wants to see a certificate: name its file and its key's in hosts.toml, client = [[FILE, KEY]]".to_owned()
+        }
+        rustls::Error::AlertReceived(
+            why @ (AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::UnknownCA),
+        ) => format!("it does not take our certificate ({why:?}), which hosts.toml names"),
+        _ => return None,
+    })
+}
+
+/// `is_near` is a server on this machine: a proxy would take it for its own.
+fn http_client(tls: Option<&Tls>, is_near: bool, stall: Duration) -> Result<reqwest::Client, String> {
     // Chosen once in a process; a second call finds the first one's choice.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Tls {
-        authorities,
-        client,
-        skip_verify,
-    } = &host.tls;
-    let read = |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("hove/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(stall)
         .hickory_dns(true)
-        .redirect(Policy::none())
-        .tls_danger_accept_invalid_certs(*skip_verify);
-    for path in authorities {
-        let broken = |error: reqwest::Error| format!("{}: {error}", path.display());
-        for certificate in Certificate::from_pem_bundle(&read(path)?).map_err(broken)? {
-            builder = builder.add_root_certificate(certificate);
-        }
+        .redirect(Policy::none());
+    if is_near {
+        builder = builder.no_proxy();
     }
-    if let Some((certificate, key)) = client {
+    builder = match tls {
+        Some(tls) => secured(builder, tls)?,
+        None => builder.tls_certs_only([]),
+    };
+    builder.build().map_err(|error| format!("its TLS settings: {error}"))
+}
+
+/// As hosts.toml says.
+fn secured(mut builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, String> {
+    let read = |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    builder = builder.tls_danger_accept_invalid_certs(tls.skip_verify);
+    for path in &tls.authorities {
+        let broken = |error: reqwest::Error| format!("{}: {error}", path.display());
+        builder = builder.tls_certs_merge(Certificate::from_pem_bundle(&read(path)?).map_err(broken)?);
+    }
+    if let Some((certificate, key)) = &tls.client {
         let mut pem = read(certificate)?;
         if key != certificate {
             pem.push(b'\n');
@@ -412,7 +463,7 @@ fn http_client(host: &Host, stall: Duration) -> Result<reqwest::Client, String> 
             .map_err(|_| format!("{}, {}: no certificate and key", certificate.display(), key.display()))?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|error| format!("its TLS settings: {error}"))
+    Ok(builder)
 }
 
 fn configured_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> {

@@ -49,6 +49,21 @@ pub struct Host {
     pub headers: Vec<(String, String)>,
 }
 
+impl Host {
+    /// As people and docker's configuration call it.
+    pub fn name(&self) -> String {
+        let host = self.base.host_str().unwrap_or_default();
+        self.base
+            .port()
+            .map_or(host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Then a proxy would be the wrong one to ask.
+    pub fn is_on_this_machine(&self) -> bool {
+        is_local(self.base.authority())
+    }
+}
+
 /// How a server is recognised, and how it recognises us.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Tls {

@@ -19,6 +19,8 @@ use image::registry::{Config, Credentials, Error, Registries};
 use image::{Digest, Image, ImageConfig, Reference, Store};
 use tokio::net::TcpListener;
 
+use super::shell;
+
 /// Long enough for a machine that is busy with other things.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -112,7 +114,7 @@ pub struct Manners {
     pub wants_token: bool,
 }
 
-/// A registry that serves one image.
+/// A registry that serves `app:1` and `app:2`, two images with the same layer.
 pub struct Server {
     pub address: String,
     pub seen: Arc<Seen>,
@@ -123,13 +125,15 @@ pub struct Server {
 pub struct Seen {
     pub layers: AtomicUsize,
     pub ranges: AtomicUsize,
+    pub exchanges: AtomicUsize,
     pub authorizations: Mutex<Vec<String>>,
 }
 
 #[derive(Clone)]
 pub struct Shelf {
     blobs: Arc<HashMap<String, Bytes>>,
-    manifest: Digest,
+    /// By tag.
+    manifests: [(&'static str, Digest); 2],
     layer: Digest,
     manners: Manners,
     pub address: String,
@@ -138,6 +142,14 @@ pub struct Shelf {
 
 impl Server {
     pub async fn start(manners: Manners) -> Server {
+        Server::listen(manners, |listener| listener).await
+    }
+
+    /// `secured` is what is done to the connections that come.
+    pub async fn listen<L>(manners: Manners, secured: impl FnOnce(TcpListener) -> L) -> Server
+    where
+        L: axum::serve::Listener<Addr: std::fmt::Debug>,
+    {
         let dir = tempfile::tempdir().unwrap();
         let (_store, image) = an_image(dir.path());
         let content = dir.path().join("source/images/content/sha256");
@@ -146,21 +158,25 @@ impl Server {
             let digest = format!("sha256:{}", entry.file_name().into_string().unwrap());
             (digest, Bytes::from(std::fs::read(entry.path()).unwrap()))
         });
+        let mut blobs: HashMap<_, _> = blobs.collect();
+        let one = image.manifest.unwrap();
+        let two = another_image(&mut blobs, &one, &image.id);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Seen::default());
         let shelf = Shelf {
-            blobs: Arc::new(blobs.collect()),
-            manifest: image.manifest.unwrap(),
+            blobs: Arc::new(blobs),
+            manifests: [("1", one), ("2", two)],
             layer: image.layers[0].digest,
             manners,
             address: address.clone(),
             seen: seen.clone(),
         };
         let router = Router::new()
-            .route("/token", get(token))
+            .route("/token", get(token).post(exchange))
             .fallback(content_of)
             .with_state(shelf);
+        let listener = secured(listener);
         tokio::spawn(async move { axum::serve(listener, router).await });
         Server {
             address,
@@ -172,6 +188,37 @@ impl Server {
     pub fn image(&self) -> String {
         format!("{}/app:1", self.address)
     }
+}
+
+/// Adds an image that differs from the one of `manifest` in its configuration alone; answers its manifest's digest.
+fn another_image(blobs: &mut HashMap<String, Bytes>, manifest: &Digest, config: &Digest) -> Digest {
+    let text = |digest: &Digest| String::from_utf8(blobs[&digest.to_string()].to_vec()).unwrap();
+    let (old_config, old_manifest) = (text(config), text(manifest));
+    let new_config = old_config.replacen('{', r#"{"author":"another","#, 1);
+    let new_id = Digest::of(new_config.as_bytes());
+    let mut new_manifest: serde_json::Value = serde_json::from_str(&old_manifest).unwrap();
+    new_manifest["config"]["digest"] = new_id.to_string().into();
+    new_manifest["config"]["size"] = new_config.len().into();
+    let new_manifest = new_manifest.to_string();
+    let digest = Digest::of(new_manifest.as_bytes());
+    blobs.insert(new_id.to_string(), new_config.into());
+    blobs.insert(digest.to_string(), new_manifest.into());
+    digest
+}
+
+/// For the identity token `me-for-ever`, a token for the registry.
+pub async fn exchange(State(shelf): State<Shelf>, form: String) -> Response {
+    let form: HashMap<_, _> = form_urlencoded::parse(form.as_bytes()).collect();
+    let field = |name: &str| form.get(name).map(AsRef::as_ref);
+    let is_right = field("grant_type") == Some("refresh_token")
+        && field("refresh_token") == Some("me-for-ever")
+        && field("service") == Some("here")
+        && field("scope") == Some("repository:app:pull");
+    if !is_right {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    shelf.seen.exchanges.fetch_add(1, Ordering::SeqCst);
+    r#"{"access_token": "the-token"}"#.into_response()
 }
 
 pub async fn token(
@@ -220,8 +267,11 @@ pub async fn content_of(State(shelf): State<Shelf>, request: Request) -> Respons
         .unwrap_or_default()
         .split_once('/')
     {
-        Some(("manifests", "1")) => shelf.manifest.to_string(),
-        Some(("manifests" | "blobs", digest)) => digest.to_owned(),
+        Some(("manifests", name)) => {
+            let tagged = shelf.manifests.iter().find(|(tag, _)| *tag == name);
+            tagged.map_or(name.to_owned(), |(_, digest)| digest.to_string())
+        }
+        Some(("blobs", digest)) => digest.to_owned(),
         _ => String::new(),
     };
     let Some(bytes) = shelf.blobs.get(&name).cloned() else {
@@ -327,8 +377,8 @@ impl DockerRegistry {
         Some(DockerRegistry::listening(process, address, dir).await)
     }
 
-    /// go-containerregistry's, another implementation of the specification, where `HOVE_OTHER_REGISTRY` says it is:
-    /// `go install github.com/google/go-containerregistry/cmd/registry@v0.20.3` makes it.
+    /// go-containerregistry's, another implementation of the specification, where `HOVE_OTHER_REGISTRY` says it is: `cargo xtask
+    /// registries` makes it.
     pub async fn other() -> Option<DockerRegistry> {
         let Some(program) = std::env::var_os("HOVE_OTHER_REGISTRY") else {
             println!("SKIPPED: HOVE_OTHER_REGISTRY names no program");
@@ -379,6 +429,22 @@ impl DockerRegistry {
 }
 
 impl DockerRegistry {
+    /// Puts a blob there.
+    pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        // Where a blob goes is told by a URL, or by a path, with or without a query.
+        shell(&format!(
+            "to=$(curl -sf -X POST -D - -o /dev/null http://{0}/v2/{repository}/blobs/uploads/ | tr -d '\\r' | sed -n 's/^Location: //p'); \
+             case $to in /*) to=http://{0}$to;; esac; case $to in *\\?*) to=$to'&';; *) to=$to'?';; esac; \
+             curl -sf -X PUT -H 'Content-Type: application/octet-stream' --data-binary @{1} \"$to\"digest={digest}",
+            self.address,
+            file.path().display()
+        ));
+        digest
+    }
+
     /// Puts a manifest there whose parts it has.
     pub fn put_manifest(&self, repository: &str, name: &str, kind: &str, manifest: &[u8]) {
         let file = tempfile::NamedTempFile::new().unwrap();
