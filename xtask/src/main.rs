@@ -9,6 +9,7 @@ mod demo;
 mod handlers;
 mod images;
 mod packages;
+mod registries;
 mod soak;
 mod tally;
 mod test;
@@ -42,6 +43,8 @@ enum Chore {
     Conformance(conformance::Ask),
     /// Run pods in containerd's own shim, with runc and with crun
     Handlers(handlers::Ask),
+    /// Run the tests of pulls and pushes with another registry, built from its Go module, and with cosign
+    Registries(registries::Ask),
     /// Measure Hove side by side with others
     Bench(bench::Ask),
     /// Let thousands of pods live while the processes that hold them up are killed, then run every fuzz target
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
         Chore::Conformance(ask) => conformance::run(&root, &ask),
         Chore::Handlers(ask) => handlers::run(&root, &ask),
         Chore::Vm(ask) => vm::run(&root, &ask),
+        Chore::Registries(ask) => registries::run(&root, &ask),
         Chore::Bench(ask) => bench::run(&root, &ask),
         Chore::Soak(ask) => soak::run(&root, &ask),
         Chore::Tidy => tidy::run(&root),

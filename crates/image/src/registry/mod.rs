@@ -10,13 +10,14 @@
 //! - [`hosts`]: which servers have a registry's images, in which order, and how they are recognised.
 //! - [`client`], [`challenge`], [`credentials`]: one server, and who we are to it.
 //! - [`manifest`]: indexes and manifests (pure).
-//! - [`trust`], [`signature`]: whose images may come in (pure).
+//! - [`trust`], [`signature`], [`bundle`]: whose images may come in (pure).
 //! - [`pull`]: the way of an image into the store; [`push`]: the way out.
 //!
 //! Whoever asks for an image that is being pulled waits for that pull. It ends when nobody waits any more. A connection that
 //! breaks is taken up where it broke; a server that sends nothing for [`Config::stall`] is given up; how long the whole takes
 //! is nobody's business.
 
+mod bundle;
 mod challenge;
 mod client;
 mod credentials;

@@ -1,5 +1,7 @@
 //! The way of an image from its servers into the store.
 
+mod signed;
+
 use std::collections::HashMap;
 use std::future::pending;
 use std::io;
@@ -19,7 +21,6 @@ use super::client::{Server, body, transport};
 use super::credentials::{self, Credentials};
 use super::error::{Error, Failure, Result};
 use super::manifest::{self, DEPTH_MAX, Descriptor, Manifest};
-use super::signature::{self, PublicKey};
 use super::trust::Demand;
 use super::{Registries, hosts};
 use crate::arrival::{Arrival, Writer};
@@ -130,8 +131,7 @@ pub async fn servers(
     let mut servers = Vec::new();
     let mut unusable = Vec::new();
     for host in hosts {
-        let name = host.base.host_str().unwrap_or_default().to_owned();
-        let name = host.base.port().map_or(name.clone(), |port| format!("{name}:{port}"));
+        let name = host.name();
         let credentials = match &credentials {
             _ if !host.is_own => docker(registries, &name).await?,
             Some(credentials) => Some(credentials.clone()),
@@ -245,34 +245,6 @@ impl Pull {
             failures.push((server.name(), failure));
         }
         Err(Error::of(&self.task(), failures))
-    }
-
-    /// A signature of one of `keys`, for the image or for the index that it was found in.
-    async fn check_signature(&self, resolved: &Resolved, keys: &[PublicKey]) -> Result<()> {
-        let images = [resolved.digest, Digest::of(&resolved.bytes)];
-        let mut reason = String::new();
-        for image in &images[..if images[0] == images[1] { 1 } else { 2 }] {
-            let manifest = match self.manifest(&signature::tag(image), true).await {
-                Ok(manifest) => manifest,
-                Err(Error::NotFound { .. }) => continue,
-                Err(other) => return Err(other),
-            };
-            let signatures =
-                signature::list(&manifest).map_err(|rule| self.malformed("manifest of signatures", rule))?;
-            for signature in signatures {
-                let question = Question {
-                    path: format!("blobs/{}", signature.payload),
-                    accept: "*/*",
-                    limit: limits::SIGNATURE_BYTES,
-                    digest: Some(signature.payload),
-                };
-                match signature.check(&self.small(&question).await?, keys, &images) {
-                    Ok(()) => return Ok(()),
-                    Err(why) => reason = why,
-                }
-            }
-        }
-        Err(self.untrusted(if reason.is_empty() { "it is not signed" } else { &reason }))
     }
 
     fn untrusted(&self, reason: &str) -> Error {
