@@ -1,5 +1,6 @@
 //! Signals to all that is in a cgroup; stopping it and letting it go on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,45 +9,60 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Error, Result};
 use crate::file;
-use crate::group::Cgroup;
+use crate::group::{Cgroup, children, collect_pids};
 use crate::hierarchy::{Controller, Version};
 
 /// How long the v1 freezer may take to stop every process. One in uninterruptible sleep can't be stopped; then those
 /// that were found are killed all the same, and another round looks for what they have started meanwhile.
 pub const FREEZE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How many rounds of freeze, kill and thaw there are at most on v1.
+/// How many rounds there are at most on v1: of signals, and then of freeze, signal and thaw.
 pub const KILL_ROUNDS: usize = 5;
 
 impl Cgroup {
     /// Sends SIGKILL to every process in it and below it, and to whatever they may be forking. Does not wait for
     /// them to end.
     ///
-    /// v2 has one file for that (`cgroup.kill`, since Linux 5.14). v1 needs them frozen first, so that none forks
-    /// behind the list that was read: freeze, signal each, thaw.
+    /// v2 has one file for that (`cgroup.kill`, since Linux 5.14). On v1 they are signalled until nobody new is found, and where
+    /// they fork faster than that, frozen first.
     pub fn kill(&self) -> Result<()> {
-        // Read before the kill: who is known to v1 only (placed there by someone else) must be killed the v1 way.
-        let before = match (self.freezer_dir(), self.v2_dir()) {
-            (Some(_), Some(_)) => self.pids()?,
-            _ => Default::default(),
-        };
-        if let Some(dir) = self.v2_dir() {
-            let mut covered = Default::default();
-            crate::group::collect_pids(dir, &mut covered)?;
-            match file::write(&dir.join("cgroup.kill"), "1") {
-                Ok(()) if before.is_subset(&covered) => return Ok(()),
-                Ok(()) => {}
-                Err(e) if file::is_gone(&e) => {
-                    if self.freezer_dir().is_none() {
-                        return if dir.is_dir() { self.kill_by_list() } else { Ok(()) };
-                    }
-                }
-                Err(e) => return Err(e.into()),
-            }
+        let killed = self.kill_at_once().and_then(|all| match all {
+            true => Ok(()),
+            false => self.kill_v1(),
+        });
+        // Whatever happened: a process in a frozen v1 cgroup does not even die. It may be a killer that was killed itself, or
+        // the container, that has frozen it.
+        killed.and(self.freezer_dir().map_or(Ok(()), thaw_tree))
+    }
+
+    /// By `cgroup.kill`. False: there is none, or somebody is in v1's cgroup alone, placed there by another hand.
+    fn kill_at_once(&self) -> Result<bool> {
+        let Some(dir) = self.v2_dir() else { return Ok(false) };
+        let mut outside = BTreeSet::new();
+        if let Some(v1) = self.freezer_dir() {
+            collect_pids(v1, &mut outside)?;
         }
-        match self.freezer_dir() {
-            Some(dir) if dir.join("freezer.state").exists() => self.kill_frozen(dir),
-            _ => self.kill_by_list(),
+        let mut covered = BTreeSet::new();
+        collect_pids(dir, &mut covered)?;
+        match file::write(&dir.join("cgroup.kill"), "1") {
+            Ok(()) => {}
+            Err(e) if file::is_gone(&e) => return Ok(self.freezer_dir().is_none() && !dir.is_dir()),
+            Err(e) => return Err(e.into()),
+        }
+        outside.retain(|pid| !covered.contains(pid));
+        if outside.is_empty() {
+            return Ok(true);
+        }
+        // Most have only ended in between.
+        let now = self.pids()?;
+        Ok(!outside.iter().any(|pid| now.contains(pid)))
+    }
+
+    fn kill_v1(&self) -> Result<()> {
+        match self.freezer_dir().map(|dir| dir.join("freezer.state")) {
+            _ if self.kill_by_list()? => Ok(()),
+            Some(state) if state.exists() => self.kill_frozen(&state),
+            _ => Ok(()),
         }
     }
 
@@ -117,17 +133,30 @@ impl Cgroup {
         [v2, v1].into_iter().flatten().find(|(path, _)| path.exists())
     }
 
-    fn kill_frozen(&self, freezer: &Path) -> Result<()> {
-        let state = freezer.join("freezer.state");
+    /// Signals until a round finds nobody new: who has been signalled forks no more. False: there were always more.
+    fn kill_by_list(&self) -> Result<bool> {
+        let mut known = BTreeSet::new();
+        for _ in 0..KILL_ROUNDS {
+            let now = self.pids()?;
+            if now.is_subset(&known) {
+                return Ok(true);
+            }
+            self.signal(Signal::KILL)?;
+            known = now;
+        }
+        Ok(false)
+    }
+
+    /// Frozen, none forks behind the list that was read.
+    fn kill_frozen(&self, state: &Path) -> Result<()> {
         for _ in 0..KILL_ROUNDS {
             if self.pids()?.is_empty() {
                 return Ok(());
             }
-            file::write(&state, "FROZEN")?;
-            let frozen = wait_until(&state, |state| state.trim() == "FROZEN");
+            file::write(state, "FROZEN")?;
+            let frozen = wait_until(state, |state| state.trim() == "FROZEN");
             let killed = self.signal(Signal::KILL);
-            // Thaw whatever happened: a frozen process does not even die.
-            file::write(&state, "THAWED")?;
+            file::write(state, "THAWED")?;
             killed?;
             if frozen? {
                 return Ok(());
@@ -135,20 +164,16 @@ impl Cgroup {
         }
         Ok(())
     }
+}
 
-    /// Without a freezer and without `cgroup.kill`: signal until a round finds nobody new.
-    fn kill_by_list(&self) -> Result<()> {
-        let mut known = Default::default();
-        for _ in 0..KILL_ROUNDS {
-            let now = self.pids()?;
-            if now.is_subset(&known) {
-                return Ok(());
-            }
-            self.signal(Signal::KILL)?;
-            known = now;
-        }
-        Ok(())
+/// Thaws a v1 cgroup and those below it.
+fn thaw_tree(dir: &Path) -> Result<()> {
+    // None in a hierarchy that has no freezer, or once the cgroup is gone.
+    let frozen = file::read_optional(&dir.join("freezer.self_freezing"))?;
+    if frozen.is_some_and(|frozen| frozen.trim() == "1") {
+        file::write(&dir.join("freezer.state"), "THAWED")?;
     }
+    children(dir).iter().try_for_each(|child| thaw_tree(child))
 }
 
 fn open(pid: i32) -> Option<std::os::fd::OwnedFd> {

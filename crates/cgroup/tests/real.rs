@@ -260,6 +260,33 @@ fn frozen_processes_do_nothing_and_can_be_killed() {
     }
 }
 
+/// A process in a frozen v1 cgroup does not even die of SIGKILL; a killer that was killed before it could thaw leaves one.
+#[test]
+fn what_a_dead_killer_has_frozen_can_be_killed() {
+    let all = Hierarchies::detect().unwrap();
+    if all.version(Controller::Freezer) != Some(Version::V1) {
+        println!("SKIPPED: no v1 freezer on this node");
+        return;
+    }
+    let mut scratch = Scratch::new("dead-killer");
+    let group = scratch.group.clone();
+    let leaf = group.exec_leaf("exec-1").unwrap();
+    scratch.spawn(&group, "exec sleep 1000");
+    scratch.spawn(&leaf, "exec sleep 1000");
+    let freezer = all
+        .v1()
+        .iter()
+        .find(|h| h.controllers.contains(&Controller::Freezer))
+        .unwrap();
+    for path in [leaf.path(), group.path()] {
+        fs::write(freezer.mount.join(&path[1..]).join("freezer.state"), "FROZEN").unwrap();
+    }
+    group.kill().unwrap();
+    for child in &mut scratch.children {
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+}
+
 #[test]
 fn a_signal_reaches_all() {
     let mut scratch = Scratch::new("signal");
