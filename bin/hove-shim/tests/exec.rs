@@ -34,6 +34,30 @@ async fn an_exec_has_the_callers_fifos() {
     assert_eq!(pod.shut_down().await, 0);
 }
 
+/// containerd asks for the end before the beginning.
+#[tokio::test]
+async fn an_exec_is_waited_for_before_it_is_started() {
+    let pod = Pod::start(false).await;
+    pod.run("a", sh("exec sleep 1000")).await;
+    let mut request = task::ExecProcessRequest::new();
+    request.id = "a".into();
+    request.exec_id = "e".into();
+    let mut spec = protobuf::well_known_types::any::Any::new();
+    spec.value =
+        br#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["sh", "-c", "exit 7"], "env": ["PATH=/bin"]}"#.to_vec();
+    request.spec = Some(spec).into();
+    pod.client.task.exec(deadline(support::LIMIT), &request).await.unwrap();
+    let start = async {
+        // Let the question be on its way.
+        tokio::task::yield_now().await;
+        pod.start_process("a", "e").await.unwrap()
+    };
+    let (code, _) = tokio::join!(pod.wait("a", "e"), start);
+    assert_eq!(code, 7);
+    pod.delete("a", "e").await.unwrap();
+    assert_eq!(pod.shut_down().await, 0);
+}
+
 #[tokio::test]
 async fn an_exec_that_can_not_start_says_why() {
     let pod = Pod::start(false).await;

@@ -22,7 +22,7 @@ use crate::sandbox::{Phase, cgroup_path, load_spec};
 use crate::state::{State, Verb};
 use crate::stdio::{self, Names, Output};
 use crate::terminal::Terminal;
-use crate::{diary, records};
+use crate::{devices, diary, records};
 
 /// The longest id of a container or an exec, in bytes: containerd's limit.
 const ID_MAX: usize = 76;
@@ -183,7 +183,7 @@ impl Pod {
         let Some(path) = cgroup_path(spec) else { return Ok(None) };
         let group = cgroup::Cgroup::create(self.hierarchies()?, &path)?;
         if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
-            && let Err(e) = group.apply(resources)
+            && let Err(e) = group.apply(&devices::with_default(resources))
         {
             self.remove_cgroup(group);
             return Err(e.into());

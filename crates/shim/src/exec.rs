@@ -120,7 +120,7 @@ impl Pod {
             cgroup: placement.as_ref(),
         })?;
         sys::failpoint!("shim.exec.cloned")?;
-        exec.process = Process::creating(creating, streams, None)?;
+        exec.process.becomes(Process::creating(creating, streams, None)?);
         // Another start can't come.
         exec.spec = Vec::new();
         Ok(())
@@ -131,7 +131,7 @@ impl Pod {
         let exec = self.exec_mut(key)?;
         let (spec, names) = (std::mem::take(&mut exec.spec), exec.stdio.clone());
         let process = self.exec_foreign(key, &spec, names)?;
-        self.exec_mut(key)?.process = process;
+        self.exec_mut(key)?.process.becomes(process);
         Ok(())
     }
 

@@ -36,6 +36,7 @@ pub mod adopt;
 mod attached;
 mod container;
 mod control;
+mod devices;
 pub mod diary;
 mod door;
 pub mod ending;

@@ -166,6 +166,12 @@ impl Process {
         }
     }
 
+    /// What was known by name only is this process now. containerd waits for an exec before it starts it: who waits goes on.
+    pub fn becomes(&mut self, process: Process) {
+        let waiters = mem::take(&mut self.waiters);
+        *self = Process { waiters, ..process };
+    }
+
     /// It is this one.
     pub fn is_found(&mut self, pidfd: OwnedFd) {
         self.pidfd = Some(pidfd);
