@@ -1,10 +1,11 @@
 //! The client: the CRI's traits over somebody's socket.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::{ImageService, RuntimeService, v1::*};
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use http::{Uri, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -25,6 +26,10 @@ use crate::{
 pub struct Client {
     channel: Channel,
 }
+
+/// How long the head of a stream is waited for, in which a refusal would come. A server may send it with the first item only,
+/// as containerd does, and of events the first may come much later.
+const HEADERS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Nobody answers at an endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -83,15 +88,19 @@ impl Client {
         A: prost::Message + Default + 'static,
     {
         let mut grpc = self.ready().await?;
-        let answer = grpc
-            .server_streaming(
+        let mut call = Box::pin(async move {
+            let answer = grpc.server_streaming(
                 tonic::Request::new(request),
                 PathAndQuery::from_static(path),
                 ProstCodec::<Q, A>::new(),
-            )
-            .await
-            .map_err(from_status)?;
-        Ok(answer.into_inner().map(|item| item.map_err(from_status)).boxed())
+            );
+            let items = answer.await.map_err(from_status)?.into_inner();
+            Ok(items.map(|item| item.map_err(from_status)).boxed())
+        });
+        match tokio::time::timeout(HEADERS_LIMIT, &mut call).await {
+            Ok(begun) => begun,
+            Err(_) => Ok(futures_util::stream::once(call).try_flatten().boxed()),
+        }
     }
 
     async fn ready(&self) -> cri::Result<Grpc<Channel>> {
