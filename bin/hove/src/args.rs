@@ -39,6 +39,10 @@ pub struct Places {
     /// The supervisor's program [default: hove-shim beside hove; env: HOVE_SHIM]
     #[arg(long, global = true, value_name = "FILE")]
     pub shim: Option<PathBuf>,
+    /// The CRI's socket of another runtime that is to run the pods, such as unix:///run/containerd/containerd.sock [env:
+    /// HOVE_RUNTIME_ENDPOINT]
+    #[arg(long, global = true, value_name = "ENDPOINT")]
+    pub runtime_endpoint: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

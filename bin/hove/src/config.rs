@@ -29,6 +29,7 @@ struct File {
     state: Option<PathBuf>,
     log_dir: Option<PathBuf>,
     shim: Option<PathBuf>,
+    runtime_endpoint: Option<String>,
     network: NetworkSection,
     cgroup: CgroupSection,
     cri: CriSection,
@@ -109,6 +110,8 @@ pub struct Settings {
     pub config: Option<PathBuf>,
     /// The supervisor's program.
     pub shim: PathBuf,
+    /// The CRI's socket of another runtime, which runs the node's own pods.
+    pub runtime_endpoint: Option<String>,
     /// The bridge's name; the nf_tables table is named after it.
     pub bridge: String,
     /// The pods' addresses.
@@ -164,6 +167,7 @@ impl Settings {
             log_dir: choose(&places.log_dir, file.log_dir, "/var/log/pods")?,
             config: places.config.as_deref().map(std::path::absolute).transpose()?,
             shim,
+            runtime_endpoint: places.runtime_endpoint.clone().or(file.runtime_endpoint),
             bridge: file.network.bridge.unwrap_or(bridge),
             subnet: file.network.subnet.unwrap_or(subnet),
             cgroup_parent,
@@ -229,6 +233,10 @@ fn with_environment(places: &Places, environment: impl Fn(&str) -> Option<OsStri
         log_dir: or(&places.log_dir, "HOVE_LOG_DIR"),
         config: or(&places.config, "HOVE_CONFIG"),
         shim: or(&places.shim, "HOVE_SHIM"),
+        runtime_endpoint: places.runtime_endpoint.clone().or_else(|| {
+            let set = environment("HOVE_RUNTIME_ENDPOINT").and_then(|value| value.into_string().ok());
+            set.filter(|value| !value.is_empty())
+        }),
     }
 }
 

@@ -140,6 +140,24 @@ struct Node {
     images: Arc<image::Store>,
     network: Arc<network::Network>,
     runtime: Arc<runtime::Runtime>,
+    /// Who runs the node's own pods: that runtime, or another one behind its socket.
+    pods: Cri,
+}
+
+/// Both of the CRI's services.
+#[derive(Clone)]
+struct Cri {
+    runtime: Arc<dyn cri::RuntimeService>,
+    images: Arc<dyn cri::ImageService>,
+}
+
+impl Cri {
+    fn of<T: cri::RuntimeService + cri::ImageService + 'static>(one: Arc<T>) -> Cri {
+        Cri {
+            runtime: one.clone(),
+            images: one,
+        }
+    }
 }
 
 impl Node {
@@ -185,6 +203,10 @@ impl Node {
             .await
             .context("the streaming server")?;
         runtime.set_streaming_urls(Arc::new(streaming));
+        let pods = match &settings.runtime_endpoint {
+            None => Cri::of(runtime.clone()),
+            Some(endpoint) => Cri::of(Arc::new(cri_grpc::Client::connect(endpoint).await?)),
+        };
         let engine = sync::Engine::new(
             sync::Config {
                 log_root: settings.log_dir.clone(),
@@ -192,8 +214,8 @@ impl Node {
                 node_name: node_name(),
                 ..sync::Config::new(&settings.root)
             },
-            runtime.clone(),
-            runtime.clone(),
+            pods.runtime.clone(),
+            pods.images.clone(),
             objects.clone(),
             volume::Volumes::new(&settings.root),
         )?;
@@ -203,6 +225,7 @@ impl Node {
                 images,
                 network,
                 runtime,
+                pods,
             },
             engine,
         ))
@@ -229,7 +252,7 @@ impl Node {
     fn router(&self, settings: &Settings, leases: Leases) -> axum::Router {
         let kubernetes = apiserver::router(apiserver::Api {
             objects: self.objects.clone(),
-            runtime: self.runtime.clone(),
+            runtime: self.pods.runtime.clone(),
             log_root: settings.log_dir.clone(),
             groups: vec![node_api::GROUP],
         });
@@ -239,8 +262,8 @@ impl Node {
             registries: self.runtime.registries(),
             leases,
             network: self.network.clone(),
-            pulls: self.runtime.clone(),
-            runtime: self.runtime.clone(),
+            pulls: self.pods.images.clone(),
+            runtime: self.pods.runtime.clone(),
         });
         apiserver::with_status_refusals(kubernetes.merge(own))
     }

@@ -126,6 +126,9 @@ async fn start(settings: &Settings) -> Result<()> {
         ("--shim", Some(&settings.shim)),
         ("--config", settings.config.as_ref()),
     ];
+    if let Some(endpoint) = &settings.runtime_endpoint {
+        command.args(["--runtime-endpoint", endpoint]);
+    }
     for (flag, path) in places {
         if let Some(path) = path {
             command.arg(flag).arg(path);

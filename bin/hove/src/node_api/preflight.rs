@@ -2,7 +2,7 @@
 //! wait for both; a person who runs one in the foreground is told at once.
 
 use apiserver::Failure;
-use cri::v1::{ImageSpec, PullImageRequest};
+use cri::v1::{ImageSpec, ImageStatusRequest, PullImageRequest};
 use http::StatusCode;
 use image::Reference;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -21,16 +21,23 @@ pub async fn check(api: &NodeApi, pod: &Pod) -> Result<(), Failure> {
         network,
         ..
     } = api.clone();
+    let mut elsewhere = Vec::new();
     for container in containers(&spec) {
         fetch(api, container).await?;
+        let image = container.image.as_deref().unwrap_or_default();
+        if runtime_has(api, image).await {
+            elsewhere.push(image.to_owned());
+        }
     }
     let checks = move || {
         for container in containers(&spec) {
             let image = container.image.as_deref().unwrap_or_default();
-            images.get(image).map_err(|error| match error {
-                image::Error::NotFound { .. } => missing(image, &container.name),
-                error => super::images::failure(&error),
-            })?;
+            match images.get(image) {
+                Err(image::Error::NotFound { .. }) if elsewhere.iter().any(|known| known == image) => {}
+                Err(image::Error::NotFound { .. }) => return Err(missing(image, &container.name)),
+                Err(error) => return Err(super::images::failure(&error)),
+                Ok(_) => {}
+            }
         }
         let wanted: Vec<_> = host_ports(&spec).collect();
         if !wanted.is_empty() {
@@ -59,7 +66,10 @@ async fn fetch(api: &NodeApi, container: &Container) -> Result<(), Failure> {
     let image = container.image.as_deref().unwrap_or_default();
     let may_be_pulled = container.image_pull_policy.as_deref() != Some("Never")
         && image.parse::<Reference>().is_ok_and(|reference| !reference.is_local());
-    if !may_be_pulled || !matches!(api.images.get(image), Err(image::Error::NotFound { .. })) {
+    if !may_be_pulled
+        || !matches!(api.images.get(image), Err(image::Error::NotFound { .. }))
+        || runtime_has(api, image).await
+    {
         return Ok(());
     }
     let request = PullImageRequest {
@@ -77,6 +87,19 @@ async fn fetch(api: &NodeApi, container: &Container) -> Result<(), Failure> {
             container.name
         ))),
     }
+}
+
+/// Whether the runtime has an image that the node's own store may lack: another runtime's images are its own.
+async fn runtime_has(api: &NodeApi, image: &str) -> bool {
+    let image = Some(ImageSpec {
+        image: image.to_owned(),
+        ..Default::default()
+    });
+    let status = api
+        .pulls
+        .image_status(ImageStatusRequest { image, verbose: false })
+        .await;
+    status.is_ok_and(|status| status.image.is_some())
 }
 
 fn missing(image: &str, container: &str) -> Failure {
