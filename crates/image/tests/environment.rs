@@ -81,6 +81,15 @@ async fn a_proxy_is_used_but_for_those_that_need_none() {
     assert_eq!((layers(&proxy), layers(&registry)), (2, 2));
 }
 
+#[tokio::test]
+async fn authorities_are_not_needed_where_there_is_no_tls() {
+    let server = Server::start(Manners::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let nothing = dir.path().display().to_string();
+    let none = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", nothing.as_str())];
+    pull(dir.path(), &server.image(), &none).await.unwrap();
+}
+
 /// A proxy that leads to `target` whoever wants to go to registry.example; answers where it listens.
 async fn tunnel(target: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
