@@ -14,6 +14,28 @@ pub fn disable_huge_pages() -> Result<()> {
     }
 }
 
+/// Buffers of this many bytes and more go back to the kernel when they are freed.
+const LARGE: libc::c_int = 64 << 10;
+/// Threads share so many heaps.
+const HEAPS: libc::c_int = 2;
+
+/// Makes the allocator keep little for later, in a process that has bursts: glibc has a heap for each thread, and raises the size
+/// from which a buffer is given back to that of the largest one that ever was. To be called before there are threads.
+pub fn keep_little() {
+    #[cfg(target_env = "gnu")]
+    for (setting, value) in [
+        (libc::M_ARENA_MAX, HEAPS),
+        (libc::M_MMAP_THRESHOLD, LARGE),
+        (libc::M_TRIM_THRESHOLD, LARGE),
+        (libc::M_TOP_PAD, LARGE),
+    ] {
+        // SAFETY: mallopt takes two integers, and the allocator's own lock. A value that it does not take leaves it as it was.
+        unsafe {
+            libc::mallopt(setting, value);
+        }
+    }
+}
+
 /// Gives what the allocator keeps for later, and the part of the main thread's stack that is not in use, back to the
 /// kernel. Costs some microseconds: for after a burst.
 pub fn trim() {

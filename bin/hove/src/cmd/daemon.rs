@@ -16,6 +16,8 @@ pub fn daemon(settings: impl FnOnce() -> Result<Settings>, args: &Daemon) -> Res
         // A session of its own: the terminal's signals are not for it. Fails only for a session's leader, which it is then.
         let _ = rustix::process::setsid();
     }
+    // A pull is a burst.
+    sys::memory::keep_little();
     let filter = EnvFilter::try_from_env("HOVE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

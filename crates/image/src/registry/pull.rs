@@ -37,7 +37,7 @@ const ATTEMPTS: u32 = 4;
 /// How long to wait before the second attempt; each further one waits twice as long.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Parts of a layer that wait to be written: each may be a connection's whole buffer, 400 kB.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 1;
 
 /// One pull.
 struct Pull {
