@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-/// How often memory is looked at. The kernel keeps each process's peak; only what ends between two looks is missed.
-const LOOK_EVERY: Duration = Duration::from_millis(3);
+/// How often memory is looked at: often enough to see what lasts, seldom enough to cost nobody much (a look takes up to a
+/// millisecond).
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Clock ticks of /proc/PID/stat in a second (proc(5); USER_HZ on Linux).
 const TICKS: f64 = 100.0;
 
@@ -47,10 +48,6 @@ impl fmt::Display for Cost {
 pub fn measure(command: &mut Command, daemon: Option<&Child>) -> Result<Cost> {
     let daemon = daemon.map(Child::id);
     let before = daemon.map(cpu).transpose()?.unwrap_or_default();
-    if let Some(pid) = daemon {
-        // Its peak so far is forgotten (proc(5), clear_refs).
-        fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
-    }
     let begin = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let pid = Pid::from_child(&child);
@@ -61,7 +58,7 @@ pub fn measure(command: &mut Command, daemon: Option<&Child>) -> Result<Cost> {
         let ended = waitid(WaitId::Pid(pid), look)?.is_some();
         let wall = begin.elapsed();
         let all = daemon.into_iter().chain([child.id()]);
-        peak_kb = peak_kb.max(all.map(peak_of_tree).sum());
+        peak_kb = peak_kb.max(all.map(memory_of_tree).sum());
         if ended {
             break wall;
         }
@@ -92,14 +89,14 @@ fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / TICKS))
 }
 
-/// The peaks of a process and of all that it started and that still runs.
-fn peak_of_tree(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let own: u64 = peak
+/// What a process and all that it started hold now, in kB: a page that several of them share counts once (proc(5), Pss).
+fn memory_of_tree(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let share = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let own: u64 = share
         .and_then(|text| text.trim().trim_end_matches(" kB").parse().ok())
         .unwrap_or_default();
-    own + children(pid).into_iter().map(peak_of_tree).sum::<u64>()
+    own + children(pid).into_iter().map(memory_of_tree).sum::<u64>()
 }
 
 /// Any thread may have started one.

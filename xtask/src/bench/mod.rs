@@ -1,9 +1,10 @@
 //! `cargo xtask bench image`: pulls and imports side by side with containerd and podman, from one registry on this machine.
 //!
-//! Each row is one image; each cell is the best of several runs, each from an empty store, the peers taking turns. CPU and
-//! memory are of all processes of a peer: its daemon, its command, and what they start. Beside them, what the decompression of
+//! Each row is one image; each cell is the best of several runs, each from an empty store on a new file system, the peers taking turns. CPU and
+//! memory are of all processes of a peer: its daemon, its command, and what they start; a page that they share counts once. Beside them, what the decompression of
 //! the largest layer takes alone.
 
+mod disk;
 mod measure;
 mod peers;
 mod samples;
@@ -14,6 +15,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
+use self::disk::Disk;
 use self::measure::Cost;
 use self::peers::{Containerd, Hove, Peer, Podman};
 use self::samples::{Registry, Sample};
@@ -41,6 +43,15 @@ enum What {
     Image,
 }
 
+/// Starts a peer with an empty store in a directory; our own programs are in another one.
+type Start = fn(&Path, &Path) -> Result<Box<dyn Peer>>;
+
+const PEERS: [(&str, Start); 3] = [
+    ("hove", |dir, programs| Ok(Box::new(Hove::start(dir, programs)?))),
+    ("containerd", |dir, _| Ok(Box::new(Containerd::start(dir)?))),
+    ("podman", |dir, _| Ok(Box::new(Podman::new(dir)))),
+];
+
 /// Measures, in a build for release: this program too, since it decompresses.
 pub fn run(root: &Path, ask: &Ask) -> Result<()> {
     let What::Image = ask.what;
@@ -66,19 +77,15 @@ pub fn run(root: &Path, ask: &Ask) -> Result<()> {
         for way in ["pull", "import"].into_iter().filter(|way| is_asked(way)) {
             let mut best: Vec<(&'static str, Cost)> = Vec::new();
             for _ in 0..ask.runs {
-                let peers: [Box<dyn Peer>; 3] = [
-                    Box::new(Hove::start(&dir.path().join("hove"), &programs)?),
-                    Box::new(Containerd::start(&dir.path().join("containerd"))?),
-                    Box::new(Podman::new(&dir.path().join("podman"))),
-                ];
-                for mut peer in peers.into_iter().filter(|peer| peer.name().contains(&ask.peer)) {
+                for (name, start) in PEERS.into_iter().filter(|(name, _)| name.contains(&ask.peer)) {
+                    let disk = Disk::new(dir.path())?;
+                    let mut peer = start(&disk.path().join(name), &programs)?;
                     // What others wrote must not be written in this one's time.
                     rustix::fs::sync();
                     let cost = match way {
                         "pull" => peer.pull(&reference)?,
                         _ => peer.import(&archive)?,
                     };
-                    let name = peer.name();
                     match best.iter_mut().find(|(known, _)| *known == name) {
                         Some((_, best)) => *best = best.min(cost),
                         None => best.push((name, cost)),

@@ -1,4 +1,4 @@
-//! Who is measured. Each has an empty store of its own, and leaves nothing.
+//! Who is measured. Each has an empty store of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One who can bring an image in.
 pub trait Peer {
-    /// For the table.
-    fn name(&self) -> &'static str;
     /// From the registry, which has no TLS.
     fn pull(&mut self, reference: &str) -> Result<Cost>;
     /// From an archive of docker save.
     fn import(&mut self, archive: &Path) -> Result<Cost>;
 }
 
-/// A daemon and its directory, which end with this.
+/// A daemon, which ends with this, and its directory.
 struct Daemon {
     process: Child,
     dir: PathBuf,
@@ -59,7 +57,6 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         let _ = self.process.wait();
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -95,10 +92,6 @@ fn hove(program: &Path, dir: &Path) -> Command {
 }
 
 impl Peer for Hove {
-    fn name(&self) -> &'static str {
-        "hove"
-    }
-
     fn pull(&mut self, reference: &str) -> Result<Cost> {
         measure(self.image().args(["pull", reference]), Some(&self.daemon.process))
     }
@@ -143,10 +136,6 @@ impl Containerd {
 }
 
 impl Peer for Containerd {
-    fn name(&self) -> &'static str {
-        "containerd"
-    }
-
     fn pull(&mut self, reference: &str) -> Result<Cost> {
         measure(
             self.image().args(["pull", "--plain-http", reference]),
@@ -183,10 +172,6 @@ impl Podman {
 }
 
 impl Peer for Podman {
-    fn name(&self) -> &'static str {
-        "podman"
-    }
-
     fn pull(&mut self, reference: &str) -> Result<Cost> {
         measure(
             self.command()
@@ -204,6 +189,5 @@ impl Drop for Podman {
     fn drop(&mut self) {
         // It mounts its store on itself.
         let _ = rustix::mount::unmount(self.dir.join("root/overlay"), rustix::mount::UnmountFlags::DETACH);
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
