@@ -80,3 +80,40 @@ impl Events {
             .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who reads hears everything, whoever else does not; who does not is told so, and can begin anew.
+    #[tokio::test]
+    async fn a_slow_subscriber_loses_nothing_unheard() {
+        let events = Events::new();
+        let (mut quick, mut slow) = (events.subscribe(), events.subscribe());
+        for number in 0..=EVENT_BACKLOG as i64 {
+            let event = ContainerEventResponse {
+                created_at: number,
+                ..Default::default()
+            };
+            events.sender.send(event).unwrap();
+            assert_eq!(quick.next().await.unwrap().unwrap().created_at, number);
+        }
+        let told = slow.next().await.unwrap().unwrap_err();
+        assert_eq!(told.kind, ErrorKind::ResourceExhausted);
+        assert!(told.message.contains("1 events were dropped"), "{told}");
+        assert!(slow.next().await.is_none(), "its stream has ended");
+
+        // Within the bound, nothing is lost.
+        let mut late = events.subscribe();
+        for number in 0..EVENT_BACKLOG as i64 {
+            let event = ContainerEventResponse {
+                created_at: number,
+                ..Default::default()
+            };
+            events.sender.send(event).unwrap();
+        }
+        for number in 0..EVENT_BACKLOG as i64 {
+            assert_eq!(late.next().await.unwrap().unwrap().created_at, number);
+        }
+    }
+}
