@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use cgroup::{Cgroup, Hierarchies};
 use end_to_end::instance::{QUICK, condition, container};
-use end_to_end::running::wait_for_end;
 use end_to_end::{Running, example, http};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,6 +26,8 @@ const READ_ONLY_PORT: u16 = 10255;
 const PORT: u16 = 10250;
 /// What one thing may take: kubelet looks at its directory every second, and at its pods every ten.
 const PATIENT: Duration = Duration::from_secs(300);
+/// An image that no pod is of.
+const UNUSED: &str = "registry.k8s.io/e2e-test-images/httpd:2.4.39-4";
 /// A log is rotated at this size.
 const LOG_BYTES: usize = 20 * 1024;
 
@@ -74,6 +76,7 @@ fn kubelet_runs_its_pods() {
         logs_are_rotated(&kubelet)?;
         nothing_restarts_with_the_managers(&mut kubelet, site)?;
         a_changed_manifest_changes_the_pod(&kubelet)?;
+        images_are_collected_under_disk_pressure(&mut kubelet)?;
 
         for name in ["probed", "two-containers", "zombies"] {
             fs::remove_file(kubelet.manifest(name))?;
@@ -107,7 +110,7 @@ fn come_up(kubelet: &Kubelet) -> Result<()> {
 
 /// What `kubectl logs` and `kubectl exec` come to at kubelet's own port.
 fn kubelet_serves_logs_and_exec(kubelet: &Kubelet) -> Result<()> {
-    let logs = kubelet.ask(&["/containerLogs/default", "zombies-n1/orphans"].join("/"), "GET")?;
+    let logs = kubelet.ask("/containerLogs/default/zombies-n1/orphans", "GET")?;
     ensure!(logs.contains("10000 orphans made, 0 zombies left"), "{logs}");
     let said = kubelet.ask(
         "/run/default/probed-n1/web?cmd=cat%20/usr/share/nginx/html/hook",
@@ -227,9 +230,37 @@ fn a_changed_manifest_changes_the_pod(kubelet: &Kubelet) -> Result<()> {
     Ok(())
 }
 
+/// With a threshold that any disk is above, kubelet removes what no container uses, when it starts and every five minutes.
+fn images_are_collected_under_disk_pressure(kubelet: &mut Kubelet) -> Result<()> {
+    let images = |kubelet: &Kubelet| -> Result<Vec<Value>> {
+        let list = kubelet.crictl.json(&["images", "-o", "json"])?;
+        Ok(list["images"].as_array().cloned().unwrap_or_default())
+    };
+    let before = images(kubelet)?;
+    kubelet.crictl.run(&["pull", UNUSED])?;
+    ensure!(images(kubelet)?.len() == before.len() + 1, "{before:#?}");
+
+    kubelet.stop()?;
+    kubelet.configure(json!({
+        "imageGCHighThresholdPercent": 1,
+        "imageGCLowThresholdPercent": 0,
+        // 0 would mean two minutes.
+        "imageMinimumGCAge": "1ns",
+    }))?;
+    kubelet.run()?;
+    kubelet.wait(&format!("{UNUSED} is collected"), |_| {
+        images(kubelet).is_ok_and(|now| now.len() <= before.len())
+    })?;
+    let after = images(kubelet)?;
+    ensure!(after == before, "{before:#?} became {after:#?}");
+    kubelet.wait_for_pod("probed", ready)?;
+    Ok(())
+}
+
 /// A kubelet, and what it needs to find on its machine.
 struct Kubelet {
     directory: PathBuf,
+    configuration: Value,
     crictl: Crictl,
     process: Option<Running>,
     cgroups: Cgroups,
@@ -280,20 +311,30 @@ impl Kubelet {
             "authorization": {"mode": "AlwaysAllow"},
             "port": PORT,
             "readOnlyPort": READ_ONLY_PORT,
-            // The machine's disk is not this test's.
+            // The machine's disk is not this test's: at first, nothing is collected.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "10Mi"},
         });
-        fs::write(directory.join("config.json"), configuration.to_string())?;
         let mut kubelet = Kubelet {
             directory,
+            configuration,
             crictl: Crictl::new(site)?,
             process: None,
             cgroups,
             _tunables: Tunables::keep()?,
         };
+        kubelet.configure(json!({}))?;
         kubelet.run()?;
         Ok(kubelet)
+    }
+
+    /// What its next start goes by: these settings, the others as before.
+    fn configure(&mut self, settings: Value) -> Result<()> {
+        for (name, value) in settings.as_object().into_iter().flatten() {
+            self.configuration[name] = value.clone();
+        }
+        let file = self.directory.join("config.json");
+        fs::write(file, self.configuration.to_string()).context("its configuration")
     }
 
     fn run(&mut self) -> Result<()> {
@@ -442,17 +483,10 @@ impl Cgroups {
 impl Drop for Cgroups {
     /// After a failure there may still be pods.
     fn drop(&mut self) {
-        let processes = |cgroup: &PathBuf| fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-        for cgroup in inspect::cgroup::below(&self.path).unwrap_or_default() {
-            for pid in processes(&cgroup)
-                .lines()
-                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
-            {
-                let _ = kill_process(pid, Signal::KILL);
-                let _ = wait_for_end(pid, QUICK);
-            }
+        let cgroup = Hierarchies::detect().and_then(|hierarchies| Cgroup::open(&hierarchies, &self.path));
+        if let Ok(cgroup) = cgroup {
+            let _ = cgroup.kill().and_then(|()| cgroup.remove());
         }
-        let _ = self.remove();
     }
 }
 

@@ -4,7 +4,7 @@
 //! tests/conformance/kubelet/go.mod say which versions), the images that critest pulls from Debian packages; the tests are in
 //! tests/conformance.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -38,9 +38,10 @@ pub struct Ask {
 /// Builds all that is needed, and runs the tests.
 pub fn run(root: &Path, ask: &Ask) -> Result<()> {
     packages::ensure_installed(PACKAGES)?;
-    clients(root)?;
-    if ask.kubelet {
-        kubelet(root)?;
+    crictl(root)?;
+    match ask.kubelet {
+        true => kubelet(root)?,
+        false => critest(root)?,
     }
     test::build(root)?;
     images::run(root)?;
@@ -72,10 +73,18 @@ pub fn run(root: &Path, ask: &Ask) -> Result<()> {
     Ok(())
 }
 
-/// Builds crictl and critest, and what the wire contract is.
-fn clients(root: &Path) -> Result<()> {
-    let module = root.join("tests/conformance");
-    build(root, &module, "crictl", "sigs.k8s.io/cri-tools/cmd/crictl")?;
+/// Where the versions of crictl and critest stand.
+fn module(root: &Path) -> PathBuf {
+    root.join("tests/conformance")
+}
+
+fn crictl(root: &Path) -> Result<()> {
+    build(root, &module(root), "crictl", "sigs.k8s.io/cri-tools/cmd/crictl")
+}
+
+/// Builds critest, and what the wire contract is.
+fn critest(root: &Path) -> Result<()> {
+    let module = module(root);
     build(root, &module, "ginkgo", "github.com/onsi/ginkgo/v2/ginkgo")?;
     // critest is a test program: its package has nothing else.
     let critest = "sigs.k8s.io/cri-tools/cmd/critest";

@@ -57,7 +57,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sync", &["cri", "logs", "objects", "pod", "volume"]),
     ("volume", &["sys"]),
     // Not on the way of a pod: they may look at everything.
-    ("end-to-end", &["cri", "image", "inspect", "pod", "sys"]),
+    ("end-to-end", &["cgroup", "cri", "image", "inspect", "pod", "sys"]),
     ("xtask", &["image"]),
 ];
 
