@@ -11,7 +11,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxDeviceType, LinuxSeccomp}
 use super::propagation;
 use crate::error::{Error, Result};
 use crate::node::Node;
-use crate::spec::{Facts, HostDevice, Profile, SecurityModules, asks_for_apparmor, container_profile};
+use crate::spec::{Facts, HostDevice, Limitable, Profile, SecurityModules, asks_for_apparmor, container_profile};
 
 /// Capabilities by the kernel's number.
 const CAPABILITIES: [Capability; 41] = [
@@ -70,7 +70,7 @@ pub(super) fn gather(config: &ContainerConfig, volumes: &BTreeMap<usize, PathBuf
         capabilities: node.capabilities.clone(),
         security_modules: node.security_modules,
         cgroup_v2: hierarchies.mode() == cgroup::Mode::V2,
-        swap_accounting: hierarchies.swap_accounting(),
+        limitable: limitable(hierarchies),
         devices: devices(config, security.privileged)?,
         seccomp: match container_profile(&security)? {
             Profile::Localhost(path) => Some(seccomp_profile(&path)?),
@@ -82,6 +82,13 @@ pub(super) fn gather(config: &ContainerConfig, volumes: &BTreeMap<usize, PathBuf
             false => None,
         },
     })
+}
+
+pub(super) fn limitable(hierarchies: &cgroup::Hierarchies) -> Limitable {
+    Limitable {
+        swap: hierarchies.swap_accounting(),
+        huge_pages: hierarchies.version(cgroup::Controller::Hugetlb).is_some(),
+    }
 }
 
 /// Which security modules the kernel enforces. What can't be read is not there.

@@ -8,6 +8,7 @@ use cri::v1::{ContainerEventType, LinuxContainerResources};
 use image::Overlay;
 use tracing::{info, warn};
 
+use super::facts;
 use super::signal::SIGKILL;
 use super::{Container, DEFAULT_CPU_PERIOD_US, DEFAULT_CPU_SHARES, START_ERROR};
 use crate::blocking::blocking;
@@ -216,14 +217,14 @@ impl Sandbox {
         all: &LinuxContainerResources,
     ) -> Result<()> {
         let id = &container.record.id;
-        let swap_accounting = self.node().cgroups.hierarchies().swap_accounting();
+        let limitable = facts::limitable(self.node().cgroups.hierarchies());
         if container.is_running() {
-            let limits = spec::resources(change, swap_accounting);
+            let limits = spec::resources(change, limitable);
             return Ok(self.shim()?.update(id.as_str(), &limits).await?);
         }
         let path = self.dir().container(id).spec();
         let mut spec = read_spec(&path)?;
-        let mut limits = spec::resources(all, swap_accounting);
+        let mut limits = spec::resources(all, limitable);
         if let Some(linux) = spec.linux_mut() {
             limits.set_devices(linux.resources().as_ref().and_then(|r| r.devices().clone()));
             linux.set_resources(Some(limits));

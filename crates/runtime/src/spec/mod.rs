@@ -32,7 +32,7 @@ pub use devices::HostDevice;
 pub use error::{Result, SpecError};
 pub use namespaces::{check as check_namespaces, host_network};
 pub use process::exec;
-pub use resources::resources;
+pub use resources::{Limitable, resources};
 pub use sandbox::{SandboxInputs, sandbox};
 pub use seccomp::{Profile, container_profile};
 pub use userns::{UserMaps, user_maps};
@@ -49,8 +49,8 @@ pub struct Facts {
     pub cgroup_v2: bool,
     /// Which security modules the kernel enforces.
     pub security_modules: SecurityModules,
-    /// Swap can be limited on this host.
-    pub swap_accounting: bool,
+    /// What can be limited on this host.
+    pub limitable: Limitable,
     /// The devices that the configuration lists, found on the host; all of the host's for a privileged container.
     pub devices: Vec<HostDevice>,
     /// The content of the Localhost seccomp profile, if one is asked for.

@@ -7,6 +7,15 @@ use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResource
 
 use super::{ContainerInputs, devices};
 
+/// What this host can limit, of what not every host can.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limitable {
+    /// Swap.
+    pub swap: bool,
+    /// Huge pages.
+    pub huge_pages: bool,
+}
+
 /// A container's limits and device rules.
 pub(super) fn container(inputs: &ContainerInputs<'_>, privileged: bool) -> LinuxResources {
     let configured = inputs
@@ -15,18 +24,18 @@ pub(super) fn container(inputs: &ContainerInputs<'_>, privileged: bool) -> Linux
         .as_ref()
         .and_then(|l| l.resources.clone())
         .unwrap_or_default();
-    let mut resources = resources(&configured, inputs.facts.swap_accounting);
+    let mut resources = resources(&configured, inputs.facts.limitable);
     resources.set_devices(Some(devices::rules(inputs, privileged)));
     resources
 }
 
 /// The limits alone, as UpdateContainerResources takes them.
-pub fn resources(configured: &LinuxContainerResources, swap_accounting: bool) -> LinuxResources {
+pub fn resources(configured: &LinuxContainerResources, limitable: Limitable) -> LinuxResources {
     let mut resources = LinuxResources::default();
     resources
         .set_cpu(cpu(configured))
-        .set_memory(memory(configured, swap_accounting))
-        .set_hugepage_limits(hugepages(configured))
+        .set_memory(memory(configured, limitable.swap))
+        .set_hugepage_limits(hugepages(configured, limitable.huge_pages))
         .set_unified(unified(configured));
     resources
 }
@@ -54,10 +63,13 @@ fn memory(configured: &LinuxContainerResources, swap_accounting: bool) -> Option
     (memory != LinuxMemory::default()).then_some(memory)
 }
 
-fn hugepages(configured: &LinuxContainerResources) -> Option<Vec<LinuxHugepageLimit>> {
+/// kubelet allows every container that asks for no huge pages none, of each size that the machine has: on a host that can't
+/// limit them, this is no reason to run nothing. A limit that was meant stays, and is refused by who can't set it.
+fn hugepages(configured: &LinuxContainerResources, can_be_limited: bool) -> Option<Vec<LinuxHugepageLimit>> {
     let limits: Vec<_> = configured
         .hugepage_limits
         .iter()
+        .filter(|h| can_be_limited || h.limit > 0)
         .map(|h| {
             let mut limit = LinuxHugepageLimit::default();
             limit

@@ -51,7 +51,10 @@ impl Case {
                 capabilities: [Capability::Chown, Capability::NetAdmin, Capability::SysAdmin]
                     .into_iter()
                     .collect(),
-                swap_accounting: true,
+                limitable: Limitable {
+                    swap: true,
+                    huge_pages: true,
+                },
                 ..Facts::default()
             },
             netns: true,
@@ -612,10 +615,29 @@ fn limits() {
     assert_eq!(spec.process().clone().unwrap().oom_score_adj(), Some(1000));
 
     let mut no_swap = Case::new().resources(|r| r.memory_limit_in_bytes = 1 << 20);
-    no_swap.facts.swap_accounting = false;
+    no_swap.facts.limitable.swap = false;
     assert_eq!(
         linux(no_swap).resources().clone().unwrap().memory().unwrap().swap(),
         None
+    );
+
+    let huge_pages = |allowed: u64, can_be_limited: bool| {
+        let mut case = Case::new().resources(|r| {
+            r.hugepage_limits = vec![HugepageLimit {
+                page_size: "2MB".into(),
+                limit: allowed,
+            }];
+        });
+        case.facts.limitable.huge_pages = can_be_limited;
+        let limits = linux(case).resources().clone().unwrap().hugepage_limits().clone();
+        limits.map(|limits| limits[0].limit())
+    };
+    assert_eq!(huge_pages(0, true), Some(0));
+    assert_eq!(huge_pages(0, false), None, "what every container of kubelet's says");
+    assert_eq!(
+        huge_pages(4 << 20, false),
+        Some(4 << 20),
+        "a limit that was meant is not dropped"
     );
 
     let unlimited = linux(Case::new()).resources().clone().unwrap();
