@@ -225,7 +225,11 @@ impl Foreign {
         let made = bundle::of(dir);
         let name = made.to_string_lossy().into_owned();
         let command = self.command(&made, "delete", &["-id", id, "-bundle", &name])?;
-        let (id, socket) = (id.to_owned(), record::load(&bootstrap::record_path(&self.dir)));
+        // Nobody listens on it, and the keeper may end before the program does.
+        if let Ok(super::calls::Address { socket, .. }) = record::load(&bootstrap::record_path(&self.dir)) {
+            let _ = std::fs::remove_file(socket);
+        }
+        let id = id.to_owned();
         tokio::task::spawn_local(async move {
             match bootstrap::run(command, &[]).await {
                 Ok(said) if DeleteResponse::parse_from_bytes(&said.stdout).is_ok() && said.stderr.is_empty() => {}
@@ -234,9 +238,6 @@ impl Foreign {
                     String::from_utf8_lossy(&said.stderr).trim()
                 )),
                 Err(e) => diary::note(format_args!("{id}: delete: {e}")),
-            }
-            if let Ok(super::calls::Address { socket, .. }) = socket {
-                let _ = std::fs::remove_file(socket);
             }
         });
         Ok(())
