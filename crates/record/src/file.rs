@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// What is behind the name of a record that is being written.
 pub const TEMPORARY: &str = ".new";
 
+/// How long a record may be; the longest that is written has some ten kilobytes.
+pub const BYTES_MAX: u64 = 16 << 20;
+
 /// How many quarantined versions of one record are kept before the newest is overwritten.
 const QUARANTINED_MAX: u32 = 100;
 
@@ -38,7 +41,9 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<()> {
 
 /// The content of `path`.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+    // NONBLOCK: what should be a record may be a FIFO, which nobody writes to.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => {
             return Err(Error::Missing {
@@ -49,8 +54,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     };
     let mut text = Vec::new();
     File::from(file)
+        .take(BYTES_MAX + 1)
         .read_to_end(&mut text)
         .map_err(|e| system(format_args!("read({path:?})"), &e))?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(Error::Corrupt {
+            path: path.to_path_buf(),
+            reason: format!("it is longer than {BYTES_MAX} bytes"),
+        });
+    }
     Ok(text)
 }
 

@@ -142,6 +142,18 @@ fn another_kind_and_a_wrong_shape_are_corrupt() {
     }
 }
 
+/// Neither a writer that never comes nor a file without end holds the node up.
+#[test]
+fn what_is_no_file_of_ours_is_corrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fifo, huge) = (dir.path().join("fifo"), dir.path().join("huge"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    fs::File::create(&huge).unwrap().set_len(3 << 30).unwrap();
+    for path in [fifo, huge] {
+        assert!(matches!(load::<Attempt>(&path), Err(Error::Corrupt { .. })), "{path:?}");
+    }
+}
+
 #[test]
 fn quarantine_overwrites_nothing() {
     let dir = tempfile::tempdir().unwrap();
