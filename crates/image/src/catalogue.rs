@@ -102,8 +102,9 @@ impl Catalogue {
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Error::Locked { path }),
             // A node without its images can be given them again; a node that does not start can't.
             Err(error) if is_damaged(&error) => {
-                let aside = set_aside(&path)?.display().to_string();
-                tracing::error!(%error, aside, "the database of images is damaged: import the images again");
+                // Whoever wants to look into it finds it there.
+                let aside = record::quarantine(&path).map_err(|e| Error::io("renaming", &path)(io::Error::other(e)))?;
+                tracing::error!(%error, aside = %aside.display(), "the database of images is damaged: import the images again");
                 return Self::open_locked(images, lock);
             }
             Err(error) => return Err(failed(error.into())),
@@ -188,18 +189,6 @@ fn is_damaged(error: &redb::DatabaseError) -> bool {
         }
         _ => false,
     }
-}
-
-/// Gives a damaged file another name, for whoever wants to look into it.
-fn set_aside(path: &Path) -> Result<PathBuf> {
-    let mut number = 1;
-    let mut aside = path.with_extension("redb.damaged-1");
-    while aside.exists() {
-        number += 1;
-        aside = path.with_extension(format!("redb.damaged-{number}"));
-    }
-    fs::rename(path, &aside).map_err(Error::io("renaming", path))?;
-    Ok(aside)
 }
 
 /// The lock of the whole store: it is there before the database is.

@@ -5,6 +5,7 @@ mod garbage;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -98,7 +99,10 @@ impl Store {
     /// As [`Store::open`], with other limits.
     pub fn with_limits(root: &Path, limits: Limits) -> Result<Store> {
         let images = root.join("images");
-        std::fs::create_dir_all(&images).map_err(Error::io("making", &images))?;
+        let snapshots = root.join("snapshots");
+        [&images, &snapshots]
+            .into_iter()
+            .try_for_each(|dir| make_private(dir))?;
         // The lock first: nothing of another process's is swept.
         let catalogue = Catalogue::open(&images)?;
         let content = Content::open(&images)?;
@@ -113,7 +117,7 @@ impl Store {
             .filter(|(_, chain)| is_settled(&chain.unsettled, boot))
             .collect();
         let layers: HashSet<u64> = chains.iter().map(|(_, chain)| chain.number).collect();
-        let (snapshots, found) = Snapshots::open(root.join("snapshots"), |number| layers.contains(&number))?;
+        let (snapshots, found) = Snapshots::open(snapshots, |number| layers.contains(&number))?;
         let mut state = State {
             next_snapshot: found.next,
             orphans: found.orphans,
@@ -736,6 +740,13 @@ impl State {
             }),
         }
     }
+}
+
+/// Makes a directory that nobody but root passes: a container's set-user-ID programs, devices and secrets are the host's business
+/// as little as its passwords are.
+fn make_private(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(Error::io("making", dir))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(Error::io("closing to others", dir))
 }
 
 /// A failpoint's order as the store's own failure.

@@ -186,6 +186,19 @@ fn containers_snapshots_outlive_the_process() {
     assert!(matches!(store.remove("a:1", false), Err(Error::InUse { .. })));
 }
 
+/// Programs that become root, devices and secrets of images and containers are out of reach of the host's users.
+#[test]
+fn nobody_else_enters_the_store() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("snapshots")).unwrap();
+    Store::open(dir.path()).unwrap();
+    for inner in ["images", "snapshots"] {
+        let mode = fs::metadata(dir.path().join(inner)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{inner}");
+    }
+}
+
 #[test]
 fn a_lost_layer_is_unpacked_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -224,7 +237,7 @@ fn a_damaged_database_keeps_no_node_from_starting() {
             image.id
         );
     }
-    assert!(root.join("images/images.redb.damaged-2").exists());
+    assert!(root.join("images/images.redb.quarantined-2").exists());
     // The layer that it kept goes with it; the one that was unpacked anew stays.
     let store = Store::open(&root).unwrap();
     let numbered = || fs::read_dir(root.join("snapshots")).unwrap().count() - 1;

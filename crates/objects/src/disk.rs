@@ -1,6 +1,7 @@
 //! The database: the only file that knows redb.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -247,6 +248,9 @@ fn open_database(path: &Path) -> std::result::Result<Database, Unusable> {
     if !path.exists() {
         make_database(path).map_err(|error| Unusable::Failed(error.into()))?;
     }
+    // Secrets are in it: in what pods are told by their environment, at least.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| Unusable::Failed(error.into()))?;
     let db = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
         .open(path)

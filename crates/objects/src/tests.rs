@@ -1,6 +1,6 @@
 //! The store on a real file.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use serde_json::{Value, json};
@@ -281,6 +281,15 @@ fn an_orderly_end_forgets_nothing() {
     recorder.record(&ObjectReference::default(), EventType::Normal, "Started", "it runs");
     store.flush().unwrap();
     assert_eq!(after_a_kill(&dir).list(&Scope::all(Kind::Event)).unwrap().0.len(), 1);
+}
+
+#[test]
+fn nobody_else_reads_the_database() {
+    let dir = dir();
+    Store::open(&dir.db).unwrap();
+    std::fs::set_permissions(&dir.db, std::fs::Permissions::from_mode(0o644)).unwrap();
+    Store::open(&dir.db).unwrap();
+    assert_eq!(std::fs::metadata(&dir.db).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]

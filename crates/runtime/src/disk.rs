@@ -1,8 +1,8 @@
 //! Files, directories and mounts of the state directory: made, written, taken away.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
@@ -20,11 +20,18 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes an OCI document.
+/// Writes an OCI document. For root alone: a container's environment is in it, with whatever secrets.
 pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     // OCI's types are structs of strings, numbers and lists: they always have a JSON form.
     let text = serde_json::to_vec(value).expect("OCI types have a JSON form");
-    fs::write(path, text).map_err(Error::file("write", path))
+    let file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    file.and_then(|mut file| file.write_all(&text))
+        .map_err(Error::file("write", path))
 }
 
 /// Reads a spec that we wrote.

@@ -1,10 +1,40 @@
 //! The usual way of a pod.
 
+use std::os::unix::fs::PermissionsExt;
+
 use cri::RuntimeService;
 use cri::v1::*;
 use futures_util::StreamExt;
 
 use crate::host::{IMAGE, container, dies, lives, on_a_host, shell};
+
+/// What the node writes down of a pod has its passwords in it; what is bound into containers is for whoever they run as.
+#[test]
+fn what_a_container_is_told_is_for_root_alone() {
+    fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+        let below = entries.map(|entry| match entry.file_type().unwrap() {
+            kind if kind.is_dir() => files(&entry.path()),
+            kind if kind.is_file() => vec![entry.path()],
+            _ => Vec::new(),
+        });
+        below.flatten().collect()
+    }
+    on_a_host(|host| async move {
+        let sandbox = host.run(host.pod("secretive")).await.unwrap();
+        host.shell(&sandbox, "main", "exec sleep 1000").await;
+        let files = files(&host.sandbox_dir(&sandbox));
+        assert!(files.len() > 8, "{files:?}");
+        for file in files {
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+            let is_bound = ["hostname", "hosts", "resolv.conf"]
+                .iter()
+                .any(|name| file.ends_with(name));
+            assert!(is_bound || mode & 0o077 == 0, "{file:?} has mode {mode:o}");
+        }
+        host.remove(&sandbox).await.unwrap();
+    });
+}
 
 #[test]
 fn a_pod_runs_logs_ends_and_is_removed() {
