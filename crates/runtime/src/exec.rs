@@ -16,6 +16,7 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::container::Attendance;
 use crate::container::signal::SIGKILL;
 use crate::disk::{make_dir, make_fifo, read_spec};
 use crate::error::{Error, Result};
@@ -56,12 +57,14 @@ impl Exec {
         }
         let (id, sandbox) = node.registry.container(container)?;
         let view = sandbox.view();
-        let running = view
-            .containers
-            .get(&id)
-            .is_some_and(|c| c.is_running() && !c.unattended);
-        let (true, Some(shim)) = (running, view.shim.clone()) else {
+        let container = view.containers.get(&id).filter(|c| c.is_running());
+        let Some(container) = container else {
             return Err(cri::Error::new(ErrorKind::FailedPrecondition, format!("container {id} does not run")).into());
+        };
+        let shim = view.shim.clone();
+        let Some(shim) = shim.filter(|_| container.attendance == Attendance::Attended) else {
+            let why = format!("the supervisor of container {id} has ended, and is not replaced yet: try again");
+            return Err(cri::Error::new(ErrorKind::Unavailable, why).into());
         };
         let dir = node.layout.sandbox(&sandbox.id).container(&id);
         let spec = read_spec(&dir.spec())?;

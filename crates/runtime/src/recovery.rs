@@ -216,7 +216,13 @@ async fn quarantine(node: &Arc<Node>, id: &SandboxId, why: &Error) -> Result<()>
     let own = node.config.own_supervisors_cgroup(id);
     let cgroups: Vec<String> = cgroups.chain([own]).collect();
     let owned = node.clone();
-    blocking(move || cgroups.iter().try_for_each(|cgroup| kill_cgroup(&owned, cgroup))).await?;
+    blocking(move || {
+        cgroups.iter().try_for_each(|cgroup| kill_cgroup(&owned, cgroup))?;
+        cgroups
+            .iter()
+            .try_for_each(|cgroup| remove_empty_parent(&owned, cgroup))
+    })
+    .await?;
     release_orphan(node, id).await?;
     remove_file(&dir.socket())?;
     record::quarantine(dir.path())?;
@@ -236,6 +242,17 @@ fn kill_cgroup(node: &Node, path: &str) -> Result<()> {
         Ok(cgroup) => Ok(cgroup.kill().and_then(|()| cgroup.remove())?),
         Err(cgroup::Error::NotFound { .. }) => Ok(()),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes the pod's cgroup away with the last one in it: which of those above were made for the sandbox, its record would say. What
+/// is not below this node's own is somebody else's.
+fn remove_empty_parent(node: &Node, path: &str) -> Result<()> {
+    match path.rsplit_once('/') {
+        Some((parent, _)) if Path::new(parent).starts_with(&node.config.cgroup_parent) => {
+            Ok(cgroup::remove::remove_if_empty(node.cgroups.hierarchies(), parent)?)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use cri::v1::{
     PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
 };
 
-use crate::container::Container;
+use crate::container::{Attendance, Container};
 use crate::records::{ContainerRecord, Life};
 use crate::sandbox::{Phase, View};
 
@@ -115,7 +115,7 @@ pub(crate) fn container_item(container: &Container) -> CriContainer {
 pub(crate) fn container_state(container: &Container) -> ContainerState {
     match container.record.life {
         Life::Created => ContainerState::ContainerCreated,
-        Life::Running { .. } if container.unattended => ContainerState::ContainerUnknown,
+        Life::Running { .. } if container.attendance == Attendance::Lost => ContainerState::ContainerUnknown,
         Life::Running { .. } => ContainerState::ContainerRunning,
         Life::Exited(_) => ContainerState::ContainerExited,
     }

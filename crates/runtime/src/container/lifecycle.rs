@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::facts;
 use super::signal::SIGKILL;
-use super::{Container, DEFAULT_CPU_PERIOD_US, DEFAULT_CPU_SHARES, START_ERROR};
+use super::{Attendance, Container, DEFAULT_CPU_PERIOD_US, DEFAULT_CPU_SHARES, START_ERROR};
 use crate::blocking::blocking;
 use crate::clock::now_ns;
 use crate::disk::{make_fifo, read_spec, write_json};
@@ -153,10 +153,11 @@ impl Sandbox {
         if !container.is_running() {
             return Ok(());
         }
-        if container.unattended {
+        let shim = self.state.shim.clone();
+        let Some(shim) = shim.filter(|_| container.attendance == Attendance::Attended) else {
             return self.kill_unattended(id).await;
-        }
-        match self.shim()?.kill(id.as_str(), "", signal, all).await {
+        };
+        match shim.kill(id.as_str(), "", signal, all).await {
             Err(e) if !e.is_not_found() => Err(e.into()),
             _ => Ok(()),
         }

@@ -28,8 +28,18 @@ pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
     /// Its first process, while it runs.
     pub(crate) process: Option<ProcessName>,
-    /// It runs, or ran, and nobody is there who would see it end: the shim is gone.
-    pub(crate) unattended: bool,
+    pub(crate) attendance: Attendance,
+}
+
+/// Whether somebody is there who would see it end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attendance {
+    /// The shim is.
+    Attended,
+    /// The shim has died, and the next is on its way. What ran goes on until the opposite is known.
+    Awaited,
+    /// The shim has died, and there will be no other.
+    Lost,
 }
 
 /// What a report of the shim changed.
@@ -44,7 +54,7 @@ impl Container {
         Container {
             record,
             process: None,
-            unattended: false,
+            attendance: Attendance::Attended,
         }
     }
 
@@ -95,7 +105,7 @@ impl Container {
     pub(crate) fn end(&mut self, exit: Exit) {
         self.record.life = Life::Exited(exit);
         self.process = None;
-        self.unattended = false;
+        self.attendance = Attendance::Attended;
     }
 
     /// It has ended, nobody knows how.
@@ -114,7 +124,7 @@ impl Container {
     }
 
     fn identify(&mut self, process: &Process) {
-        self.unattended = false;
+        self.attendance = Attendance::Attended;
         if let Ok(pid @ 1..) = i32::try_from(process.pid) {
             self.process = Some(ProcessName {
                 pid,

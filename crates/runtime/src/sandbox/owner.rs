@@ -12,7 +12,7 @@ use tracing::{Instrument, debug, error, info, warn};
 use super::handle::{MAILBOX, Reply};
 use super::{Handle, Message, Phase, Step, View};
 use crate::container::signal::SIGKILL;
-use crate::container::{Change, Container};
+use crate::container::{Attendance, Change, Container};
 use crate::error::Result;
 use crate::id::ContainerId;
 use crate::layout::SandboxDir;
@@ -251,7 +251,7 @@ impl Sandbox {
 
     /// Takes a sandbox up again after a restart: its shim is asked what became of everything meanwhile.
     pub(crate) async fn resume(&mut self) -> Result<()> {
-        let Some(state) = self.find_supervisor_or_ask_again().await else {
+        let Some(state) = self.find_supervisor_or_try_again().await else {
             return Ok(());
         };
         self.take_in(&state);
@@ -418,11 +418,11 @@ impl Sandbox {
         });
     }
 
-    /// There is no shim for now. What it supervised goes on living, but nobody sees it end.
-    pub(crate) fn leave_unattended(&mut self) {
+    /// There is no shim. What it supervised goes on living, but nobody sees it end.
+    pub(crate) fn leave_unattended(&mut self, attendance: Attendance) {
         for container in self.state.containers.values_mut() {
             if container.is_running() {
-                Arc::make_mut(container).unattended = true;
+                Arc::make_mut(container).attendance = attendance;
             }
         }
         self.publish();
@@ -435,7 +435,7 @@ impl Sandbox {
         }
         self.process = None;
         self.state.pause = None;
-        self.leave_unattended();
+        self.leave_unattended(Attendance::Lost);
         self.not_ready("the pod's supervisor has ended");
     }
 

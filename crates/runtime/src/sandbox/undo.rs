@@ -52,6 +52,8 @@ impl Sandbox {
         let mut failures = Failures::default();
         self.descend(floor, &mut failures).await;
         if failures.0.is_empty() {
+            // Where that was done before and could not be recorded, the containers' records still say that they run.
+            self.end_containers();
             failures.note(self.save());
         }
         self.finish(failures)

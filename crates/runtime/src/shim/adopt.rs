@@ -2,20 +2,24 @@
 //!
 //! ```text
 //!   its pidfd is readable ─► supervisor_ended ──► take_over: connect, or start `hove-shim --adopt` ──► attend, take in
-//!   its stream has ended ──► connection_lost ───────▲                      │ failed, or died again
+//!   its stream has ended ──► connection_lost ───────▲                      │
 //!   a restart of the node ─► resume ────────────────┤                      │
-//!                                                   └── after a pause ◄────┤
-//!                                                                          └──► too often: the sandbox is not ready
+//!                                                   └── after a pause ◄────┤ failed, or died again
+//!                                                                          └──► died too often: the sandbox is not ready
 //! ```
+//!
+//! Where none can be started, the node lacks something (room, processes, the program), and that is no fault of the pod's: what runs
+//! in it is left alone, and it is tried again for as long as the lack lasts.
 
 use std::time::{Duration, Instant};
 
 use shim_api::shim::{self, ProcessState};
 use tracing::{info, warn};
 
-use super::attempts::{MAX, WINDOW};
+use super::attempts::{LONGEST_PAUSE, MAX, WINDOW};
 use super::{Notice, ShimClient, ShimError, ShimProcess, log_tail};
 use crate::blocking::blocking;
+use crate::container::Attendance;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::records::{Intent, ProcessName};
@@ -57,13 +61,8 @@ impl Sandbox {
         match self.attempts.next(Instant::now()) {
             Some(Duration::ZERO) => self.take_over().await,
             Some(pause) => {
-                self.leave_unattended();
-                let mailbox = self.mailbox.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(pause).await;
-                    // An owner that has gone has no supervisor to replace.
-                    let _ = mailbox.send(Message::TakeOver).await;
-                });
+                self.leave_unattended(Attendance::Awaited);
+                self.take_over_after(pause);
             }
             None => {
                 let message = format!(
@@ -86,31 +85,45 @@ impl Sandbox {
             Ok(state) => self.go_on_from(&state).await,
             Err(e) => Err(e),
         };
-        if let Err(error) = taken_over {
-            warn!(%error, "the pod could not be taken over");
-            self.process = None;
-            self.ask_again();
+        match taken_over {
+            Ok(()) => self.attempts.has_succeeded(),
+            Err(error) => self.try_again(&error),
         }
+    }
+
+    fn try_again(&mut self, error: &Error) {
+        self.process = None;
+        self.leave_unattended(Attendance::Awaited);
+        let pause = self.attempts.after_failure();
+        warn!(%error, ?pause, "the pod could not be taken over; trying again");
+        if self.attempts.is_time_to_tell() {
+            let message = format!(
+                "the pod's supervisor has ended and can't be replaced ({error}); its containers run on, and it is tried again every {} s",
+                LONGEST_PAUSE.as_secs()
+            );
+            self.tell_a_person("", "SupervisorMissing", message);
+        }
+        self.take_over_after(pause);
+    }
+
+    fn take_over_after(&self, pause: Duration) {
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            // An owner that has gone has no supervisor to replace.
+            let _ = mailbox.send(Message::TakeOver).await;
+        });
     }
 
     /// Takes a sandbox up again after a restart; what does not work at once is tried again as usual.
-    pub(crate) async fn find_supervisor_or_ask_again(&mut self) -> Option<shim::StateResponse> {
+    pub(crate) async fn find_supervisor_or_try_again(&mut self) -> Option<shim::StateResponse> {
         match self.find_supervisor().await {
             Ok(state) => Some(state),
             Err(error) => {
-                warn!(%error, "the pod's supervisor can't be reached or replaced");
-                self.leave_unattended();
-                self.ask_again();
+                self.try_again(&error);
                 None
             }
         }
-    }
-
-    fn ask_again(&self) {
-        let mailbox = self.mailbox.clone();
-        tokio::spawn(async move {
-            let _ = mailbox.send(Message::ShimGone).await;
-        });
     }
 
     /// The supervisor that serves the sandbox, else a new one; what it knows.

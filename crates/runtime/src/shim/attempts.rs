@@ -1,39 +1,67 @@
-//! How often a supervisor that dies is replaced. Pure: the clock is the caller's.
+//! How often a supervisor that dies is replaced, and how soon one that can't be is tried again. Pure: the clock is the caller's.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So many supervisors are started within [`WINDOW`] for one pod at most; then it is given up.
+/// So many supervisors may die within [`WINDOW`] for one pod; then it is given up.
 pub(crate) const MAX: usize = 12;
 
 /// The time in which [`MAX`] counts.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
-/// So many of them are started at once.
+/// So many of them are replaced at once.
 const AT_ONCE: usize = 4;
 
 /// The pause before the next one; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The supervisors that were started lately.
+/// The pause before the next try where none could be started doubles up to this.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// After so many failures in a row a person is told: the lack will not pass by itself.
+const TOLD_AFTER: u32 = 6;
+
+/// What was tried lately.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts(VecDeque<Instant>);
+pub(crate) struct Attempts {
+    /// When those that died were replaced.
+    deaths: VecDeque<Instant>,
+    /// How many tries in a row have brought no supervisor.
+    failures: u32,
+}
 
 impl Attempts {
-    /// Takes the next attempt: after which pause it is to be made. `None`: no more.
+    /// A supervisor has died: after which pause the next one is to be started. `None`: no more.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Duration> {
-        while self.0.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
-            self.0.pop_front();
+        while self.deaths.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
+            self.deaths.pop_front();
         }
-        if self.0.len() >= MAX {
+        if self.deaths.len() >= MAX {
             return None;
         }
-        let pause = match self.0.len().checked_sub(AT_ONCE) {
+        let pause = match self.deaths.len().checked_sub(AT_ONCE) {
             None => Duration::ZERO,
             Some(more) => PAUSE * (1 << more),
         };
-        self.0.push_back(now + pause);
+        self.deaths.push_back(now + pause);
         Some(pause)
+    }
+
+    /// None could be started: after which pause to try again.
+    pub(crate) fn after_failure(&mut self) -> Duration {
+        let pause = PAUSE.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        self.failures = self.failures.saturating_add(1);
+        pause.min(LONGEST_PAUSE)
+    }
+
+    /// True once in a row of failures.
+    pub(crate) fn is_time_to_tell(&self) -> bool {
+        self.failures == TOLD_AFTER
+    }
+
+    /// One runs.
+    pub(crate) fn has_succeeded(&mut self) {
+        self.failures = 0;
     }
 }
 
@@ -57,5 +85,19 @@ mod tests {
             "all but the four first count still"
         );
         assert_eq!(attempts.next(begin + WINDOW * 2), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_lack_is_waited_out_and_told_of_once() {
+        let mut attempts = Attempts::default();
+        let pauses: Vec<_> = (0..40)
+            .map(|_| (attempts.after_failure(), attempts.is_time_to_tell()))
+            .collect();
+        assert_eq!(pauses[0], (PAUSE, false));
+        assert_eq!(pauses[3].0, PAUSE * 8);
+        assert!(pauses[10..].iter().all(|(pause, _)| *pause == LONGEST_PAUSE));
+        assert_eq!(pauses.iter().filter(|(_, tell)| *tell).count(), 1);
+        attempts.has_succeeded();
+        assert_eq!(attempts.after_failure(), PAUSE);
     }
 }

@@ -473,6 +473,21 @@ pub async fn dies(pid: i32) -> bool {
         .is_ok()
 }
 
+/// Waits until a person is told of `reason`; what is said.
+pub async fn told(notices: &mut tokio::sync::broadcast::Receiver<runtime::Notice>, reason: &str) -> String {
+    let told = async {
+        loop {
+            let notice = notices.recv().await.unwrap();
+            if notice.reason == reason {
+                return notice.message;
+            }
+        }
+    };
+    let limit = std::time::Duration::from_secs(30);
+    let told = tokio::time::timeout(limit, told).await;
+    told.unwrap_or_else(|_| panic!("nobody is told of {reason}"))
+}
+
 pub fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();

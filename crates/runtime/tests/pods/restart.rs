@@ -3,7 +3,7 @@
 use cri::RuntimeService;
 use cri::v1::*;
 
-use crate::host::{dies, kill, lives, on_a_host, shell};
+use crate::host::{dies, kill, lives, on_a_host, shell, told};
 
 #[test]
 fn pods_are_taken_up_again() {
@@ -93,7 +93,10 @@ fn half_made_sandboxes_are_undone() {
 fn a_broken_record_keeps_nothing_else_from_starting() {
     on_a_host(|host| async move {
         let sound = host.run(host.pod("sound")).await.unwrap();
-        let broken = host.run(host.pod("broken")).await.unwrap();
+        let mut pod = host.pod("broken");
+        let parent = format!("{}/pod-of-broken", host.config.cgroup_parent);
+        pod.linux.get_or_insert_default().cgroup_parent.clone_from(&parent);
+        let broken = host.run(pod).await.unwrap();
         let id = host.shell(&broken, "main", "exec sleep 1000").await;
         let pid = host.sandbox_pid(&broken, "pid").await;
         std::fs::write(host.sandbox_dir(&broken).join("sandbox.json"), "{ torn").unwrap();
@@ -109,39 +112,67 @@ fn a_broken_record_keeps_nothing_else_from_starting() {
             .join("sandboxes")
             .join(format!("{broken}.quarantined-1"));
         assert!(set_aside.join("containers").join(&id).is_dir());
+        let of_the_pod = cgroup::Cgroup::open(&cgroup::Hierarchies::detect().unwrap(), &parent);
+        assert!(
+            matches!(of_the_pod, Err(cgroup::Error::NotFound { .. })),
+            "{of_the_pod:?}"
+        );
         host.remove(&sound).await.unwrap();
     });
 }
 
+/// The program is not there for a while, as on a full disk, without processes, or in the middle of an upgrade.
 #[test]
-fn a_supervisor_that_cant_be_replaced_leaves_its_pod_not_ready() {
+fn a_pod_whose_supervisor_cant_be_replaced_yet_is_left_alone() {
     on_a_host(|mut host| async move {
-        let sandbox = host.run(host.pod("lost")).await.unwrap();
+        let sandbox = host.run(host.pod("left-alone")).await.unwrap();
         let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
         let shim = host.sandbox_pid(&sandbox, "shimPid").await;
-        let binary = std::mem::replace(&mut host.config.shim, "/no/such/supervisor".into());
+        let later = host.config.state.join("hove-shim");
+        let binary = std::mem::replace(&mut host.config.shim, later.clone());
         let host = host.restart().await;
         let mut notices = host.runtime.notices();
         kill(shim);
-        let notice = loop {
-            let notice = tokio::time::timeout(std::time::Duration::from_secs(30), notices.recv()).await;
-            let notice = notice.expect("it is never given up").unwrap();
-            if notice.reason == "SupervisorLost" {
-                break notice;
-            }
-        };
-        assert!(
-            notice.message.contains("is not replaced any more"),
-            "{}",
-            notice.message
-        );
+        told(&mut notices, "SupervisorMissing").await;
+        // Nor does a node touch the pod that starts meanwhile.
+        let host = host.restart().await;
+        let mut notices = host.runtime.notices();
+        told(&mut notices, "SupervisorMissing").await;
         let status = host.sandbox_status(&sandbox).await.unwrap().status.unwrap();
-        assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+        assert_eq!(status.state(), PodSandboxState::SandboxReady);
+        assert_eq!(host.status(&id).await.state(), ContainerState::ContainerRunning);
+        let error = host.exec(&id, &["echo", "hi"]).await.unwrap_err();
+        assert_eq!(error.kind, cri::ErrorKind::Unavailable, "{error}");
+
+        std::os::unix::fs::symlink(binary, later).unwrap();
+        told(&mut notices, "SupervisorReplaced").await;
+        assert_eq!(host.exec(&id, &["echo", "hi"]).await.unwrap().stdout, b"hi\n");
+        let status = host.status(&id).await;
+        assert_eq!(status.state(), ContainerState::ContainerRunning);
+        host.remove(&sandbox).await.unwrap();
+    });
+}
+
+#[test]
+fn a_supervisor_that_dies_again_and_again_leaves_its_pod_not_ready() {
+    on_a_host(|host| async move {
+        let sandbox = host.run(host.pod("lost")).await.unwrap();
+        let id = host.shell(&sandbox, "main", "exec sleep 1000").await;
+        let mut notices = host.runtime.notices();
+        let mut killed = 0;
+        while host.sandbox_status(&sandbox).await.unwrap().status.unwrap().state() == PodSandboxState::SandboxReady {
+            let shim = host.sandbox_pid(&sandbox, "shimPid").await;
+            if ![0, killed].contains(&shim) {
+                kill(shim);
+                killed = shim;
+            }
+            tokio::task::yield_now().await;
+        }
+        let message = told(&mut notices, "SupervisorLost").await;
+        assert!(message.contains("is not replaced any more"), "{message}");
         assert_eq!(host.status(&id).await.state(), ContainerState::ContainerUnknown);
 
         // A restart of the node is a new chance.
-        let mut host = host;
-        host.config.shim = binary;
         let host = host.restart().await;
         let status = host.sandbox_status(&sandbox).await.unwrap().status.unwrap();
         assert_eq!(status.state(), PodSandboxState::SandboxReady);
