@@ -164,7 +164,11 @@ impl Node {
     /// From the bottom up; what was running before is found again here.
     async fn compose(settings: &Settings) -> Result<(Node, sync::Engine)> {
         check_shim(&settings.shim)?;
-        std::fs::create_dir_all(&settings.root).with_context(|| settings.root.display().to_string())?;
+        // What containers write, and what they are told, is root's alone.
+        let pods = settings.root.join("pods");
+        std::fs::create_dir_all(&pods)
+            .and_then(|()| std::fs::set_permissions(&pods, Permissions::from_mode(0o700)))
+            .with_context(|| pods.display().to_string())?;
         let images = image::Store::with_limits(
             &settings.root,
             image::limits::Limits {
