@@ -251,14 +251,16 @@ impl Sandbox {
 
     /// Takes a sandbox up again after a restart: its shim is asked what became of everything meanwhile.
     pub(crate) async fn resume(&mut self) -> Result<()> {
-        let Some(state) = self.find_supervisor_or_try_again().await else {
+        let Some(found) = self.find_supervisor_or_try_again().await else {
             return Ok(());
         };
-        self.take_in(&state);
-        self.unstart(&state).await?;
-        self.lose_unknown(&state);
-        self.abandon_execs(&state);
+        let state = &found.state;
+        self.take_in(state);
+        self.unstart(state).await?;
+        self.lose_unknown(state);
+        self.abandon_execs(state);
         self.publish();
+        self.is_supervised(found.is_another);
         Ok(())
     }
 

@@ -30,6 +30,14 @@ const DEATH_LIMIT: Duration = Duration::from_secs(1);
 
 const SIGKILL: i32 = 9;
 
+/// A supervisor that was found.
+pub(crate) struct Supervisor {
+    /// What it knows.
+    pub(crate) state: shim::StateResponse,
+    /// It was started just now, in another's place.
+    pub(crate) is_another: bool,
+}
+
 impl Sandbox {
     /// The supervisor has ended. It is replaced, unless the pod is going down anyway.
     pub(crate) async fn supervisor_ended(&mut self) {
@@ -82,12 +90,22 @@ impl Sandbox {
             return;
         }
         let taken_over = match self.find_supervisor().await {
-            Ok(state) => self.go_on_from(&state).await,
+            Ok(found) => self.go_on_from(&found.state).await.map(|()| found.is_another),
             Err(e) => Err(e),
         };
         match taken_over {
-            Ok(()) => self.attempts.has_succeeded(),
+            Ok(is_another) => self.is_supervised(is_another),
             Err(error) => self.try_again(&error),
+        }
+    }
+
+    /// All is as it was; if another supervisor than before has seen to that, a person is told.
+    pub(crate) fn is_supervised(&mut self, by_another: bool) {
+        self.attempts.has_succeeded();
+        if by_another {
+            let message = "the pod's supervisor had ended; another has taken over";
+            info!("{message}");
+            self.tell_a_person("", "SupervisorReplaced", message.to_string());
         }
     }
 
@@ -116,9 +134,9 @@ impl Sandbox {
     }
 
     /// Takes a sandbox up again after a restart; what does not work at once is tried again as usual.
-    pub(crate) async fn find_supervisor_or_try_again(&mut self) -> Option<shim::StateResponse> {
+    pub(crate) async fn find_supervisor_or_try_again(&mut self) -> Option<Supervisor> {
         match self.find_supervisor().await {
-            Ok(state) => Some(state),
+            Ok(found) => Some(found),
             Err(error) => {
                 self.try_again(&error);
                 None
@@ -126,8 +144,8 @@ impl Sandbox {
         }
     }
 
-    /// The supervisor that serves the sandbox, else a new one; what it knows.
-    async fn find_supervisor(&mut self) -> Result<shim::StateResponse> {
+    /// The supervisor that serves the sandbox, else a new one.
+    async fn find_supervisor(&mut self) -> Result<Supervisor> {
         let socket = self.dir().socket();
         let (client, started) = match ShimClient::connect(&socket).await {
             // It listens as long as it lives.
@@ -160,12 +178,7 @@ impl Sandbox {
             self.save()?;
         }
         self.attend(client, process).await?;
-        if is_another {
-            let message = "the pod's supervisor had ended; another has taken over";
-            info!("{message}");
-            self.tell_a_person("", "SupervisorReplaced", message.to_string());
-        }
-        Ok(state)
+        Ok(Supervisor { state, is_another })
     }
 
     async fn start_adopter(&self) -> Result<(ProcessName, std::os::fd::OwnedFd)> {
