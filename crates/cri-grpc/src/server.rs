@@ -8,10 +8,13 @@ use std::{
 };
 
 use cri::{ImageService, RuntimeService, v1::*};
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    FutureExt, Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use http::{HeaderMap, Request, Response};
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::net::{UnixListener, UnixStream};
 use tonic::{Status, body::Body, server::Grpc};
 use tonic_prost::ProstCodec;
 
@@ -30,6 +33,9 @@ pub struct Services {
     pub images: Arc<dyn ImageService>,
 }
 
+/// How long nobody is accepted after somebody could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
 /// Answers everyone who connects to `listener` until `stop` is there, then the calls in flight, and returns.
 ///
 /// # Errors
@@ -41,8 +47,23 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_CALLS)
-        .serve_with_incoming_shutdown(Calls(services), UnixListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(Calls(services), connections(listener), stop)
         .await
+}
+
+/// Who connects. Without a descriptor for the next one there is a pause, not the same error again and again.
+fn connections(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    stream::unfold(listener, |listener| async {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => return Some((Ok(connection), listener)),
+                Err(error) => {
+                    tracing::warn!(%error, "a client has to wait");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
 }
 
 /// Both services as one HTTP service.
