@@ -143,12 +143,7 @@ async fn what_is_not_there(s: &Subject) -> Outcome {
         verbose: false,
     };
     refused(s.runtime.container_status(status).await, ErrorKind::NotFound)?;
-    refused(
-        s.runtime
-            .start_container(StartContainerRequest { container_id: id() })
-            .await,
-        ErrorKind::NotFound,
-    )?;
+    refused(s.start(&id()).await, ErrorKind::NotFound)?;
     let exec = ExecSyncRequest {
         container_id: id(),
         cmd: vec!["true".into()],
@@ -254,13 +249,7 @@ async fn a_container_lives_once(s: &Subject) -> Outcome {
         "the status lacks something: {created:?}"
     );
 
-    said(
-        s.runtime
-            .start_container(StartContainerRequest {
-                container_id: id.clone(),
-            })
-            .await,
-    )?;
+    said(s.start(&id).await)?;
     let ended = s.ended(&id).await?;
     ensure!(
         ended.exit_code == 3 && ended.reason == "Error",
@@ -279,12 +268,7 @@ async fn a_container_lives_once(s: &Subject) -> Outcome {
             "{line:?} is not in the log: {log:?}"
         );
     }
-    let again = s
-        .runtime
-        .start_container(StartContainerRequest {
-            container_id: id.clone(),
-        })
-        .await;
+    let again = s.start(&id).await;
     ensure!(again.is_err(), "a container that has ended starts again");
     for _ in 0..2 {
         said(
@@ -310,13 +294,7 @@ async fn a_container_is_killed_after_its_grace(s: &Subject) -> Outcome {
         s.create(&sandbox, &config, s.shell("deaf", "trap '' TERM; sleep 1000"))
             .await,
     )?;
-    said(
-        s.runtime
-            .start_container(StartContainerRequest {
-                container_id: id.clone(),
-            })
-            .await,
-    )?;
+    said(s.start(&id).await)?;
     for _ in 0..2 {
         said(
             s.runtime
@@ -340,13 +318,7 @@ async fn exec_sync_answers_with_the_output(s: &Subject) -> Outcome {
     let config = s.sandbox("exec");
     let sandbox = said(s.run(&config).await)?;
     let id = said(s.create(&sandbox, &config, s.shell("main", "sleep 1000")).await)?;
-    said(
-        s.runtime
-            .start_container(StartContainerRequest {
-                container_id: id.clone(),
-            })
-            .await,
-    )?;
+    said(s.start(&id).await)?;
     let exec = |script: &str, timeout| ExecSyncRequest {
         container_id: id.clone(),
         cmd: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
@@ -497,6 +469,12 @@ impl Subject {
             sandbox_config: Some(of.clone()),
         };
         Ok(self.runtime.create_container(request).await?.container_id)
+    }
+
+    async fn start(&self, id: &str) -> Result<()> {
+        let container_id = id.into();
+        let started = self.runtime.start_container(StartContainerRequest { container_id });
+        started.await.map(drop)
     }
 
     async fn sandbox_status(&self, id: &str) -> std::result::Result<PodSandboxStatus, String> {

@@ -23,13 +23,7 @@ pub(super) async fn an_image_is_a_read_only_volume(s: &Subject) -> Outcome {
         "the mount's image_ref is not {image}: {mounted:?}"
     );
 
-    said(
-        s.runtime
-            .start_container(StartContainerRequest {
-                container_id: id.clone(),
-            })
-            .await,
-    )?;
+    said(s.start(&id).await)?;
     let runs = s.script(&id, "/volume/bin/sh -c 'exit 0'").await?;
     ensure!(runs.exit_code == 0, "what is in it can't be executed: {runs:?}");
     let written = s.script(&id, "echo x > /volume/new").await?;
@@ -48,13 +42,7 @@ pub(super) async fn a_part_of_an_image_is_a_volume(s: &Subject) -> Outcome {
         ..s.volume()
     };
     let id = said(s.create(&sandbox, &config, s.with_volume("main", etc)).await)?;
-    said(
-        s.runtime
-            .start_container(StartContainerRequest {
-                container_id: id.clone(),
-            })
-            .await,
-    )?;
+    said(s.start(&id).await)?;
     let found = s.script(&id, "test -f /volume/passwd && test ! -e /volume/etc").await?;
     ensure!(found.exit_code == 0, "not the image's /etc: {found:?}");
 

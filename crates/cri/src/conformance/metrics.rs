@@ -97,13 +97,7 @@ pub(super) async fn metrics_are_described_and_have_values(s: &Subject) -> Outcom
         ..Default::default()
     });
     let id = said(s.create(&sandbox, &config, container).await)?;
-    said(
-        s.runtime
-            .start_container(StartContainerRequest {
-                container_id: id.clone(),
-            })
-            .await,
-    )?;
+    said(s.start(&id).await)?;
 
     let listed = s
         .runtime
