@@ -68,7 +68,11 @@ async fn a_new_pause_holds_the_same_namespaces() {
 async fn a_pod_that_shares_its_pid_namespace_dies_with_pause() {
     let pod = Pod::start(true).await;
     pod.run("a", sh("exec sleep 1000")).await;
+    let mut watch = pod.watch().await;
     kill(pod.state().await.pause.pid, Signal::KILL);
+    // The pod's end comes first, though pause is the last to be dead: nobody is to start "a" again in this pod.
+    let first = watch.until(|event| event.kind == Event::KIND_EXITED.into()).await;
+    assert_eq!(first.process.container_id, "");
     assert_eq!(pod.wait("a", "").await, 137);
     let client = pod.client.clone();
     let sandbox = client

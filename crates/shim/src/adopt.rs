@@ -73,19 +73,25 @@ impl Pod {
                 self.without_record()
             }
         };
+        let mut fates = Vec::new();
         for bundle in &record.bundles {
-            if let Err(e) = self.adopt_container(bundle, &mut held) {
-                // Nobody would see it end, or could stop it.
-                self.notice(
-                    "",
-                    "NotTakenOver",
-                    format!("{} can't be taken over, and is killed: {e}", bundle.display()),
-                );
-                let _ = record::quarantine(&records::process(bundle));
-                self.undo_container(bundle)?;
+            match self.adopt_container(bundle, &mut held) {
+                Ok(found) => fates.extend(found),
+                Err(e) => self.give_container_up(bundle, &e)?,
             }
         }
-        self.adopt_sandbox(&record, &mut held)?;
+        self.adopt_sandbox(&record, &fates, &mut held)?;
+        // After pause, whose end may be theirs.
+        for (key, fate) in fates {
+            let Ok(container) = self.container(key.container()) else {
+                // Given up over another of its processes.
+                continue;
+            };
+            let bundle = container.bundle.clone();
+            if let Err(e) = self.follow(&key, fate) {
+                self.give_container_up(&bundle, &e)?;
+            }
+        }
         if record.exit.is_some() {
             self.end_with_sandbox();
         }
@@ -142,16 +148,30 @@ impl Pod {
         }
     }
 
-    fn adopt_container(&mut self, bundle: &Path, held: &mut Held) -> Result<()> {
+    /// Kills what can't be taken over: nobody would see it end, or could stop it.
+    fn give_container_up(&mut self, bundle: &Path, why: &Failure) -> Result<()> {
+        self.notice(
+            "",
+            "NotTakenOver",
+            format!("{} can't be taken over, and is killed: {why}", bundle.display()),
+        );
+        self.containers.retain(|_, container| container.bundle != *bundle);
+        let _ = record::quarantine(&records::process(bundle));
+        self.undo_container(bundle)
+    }
+
+    /// A container as it is recorded, and what became of it and of its execs.
+    fn adopt_container(&mut self, bundle: &Path, held: &mut Held) -> Result<Vec<(Key, Fate)>> {
+        let undone = |pod: &mut Self| pod.undo_container(bundle).map(|()| Vec::new());
         let known = match record::load::<records::Process>(&records::process(bundle)) {
             Ok(known) => known,
-            Err(record::Error::Missing { .. }) => return self.undo_container(bundle),
+            Err(record::Error::Missing { .. }) => return undone(self),
             Err(e) => return Err(e.into()),
         };
         let key = Key::Container(known.id.clone());
         if known.started_at_ns == 0 {
             // It waits for a word that will not come, or has become its program without anybody being told.
-            return self.undo_container(bundle);
+            return undone(self);
         }
         let exit = load_exit(bundle, "");
         let mut process = Process::recorded(&known);
@@ -171,19 +191,16 @@ impl Pod {
             execs: BTreeMap::new(),
             task: self.foreign_task(&key).ok(),
         };
-        let execs = adopt_execs(&known.id, &mut container)?;
+        let mut fates = adopt_execs(&known.id, &mut container)?;
         self.sandbox.pid_is_shared |= known.shares_pid;
         if exit.is_none() {
             self.watch_for_oom(&known.id, &container);
         }
         self.containers.insert(known.id.clone(), container);
-        for (key, fate) in execs {
-            self.follow(&key, fate)?;
+        if exit.is_none() {
+            fates.push((key, fate));
         }
-        if exit.is_some() {
-            return Ok(());
-        }
-        self.follow(&key, fate)
+        Ok(fates)
     }
 
     /// The start of this container was never announced. Nothing of it is left when this returns: it may be asked for again.
@@ -254,14 +271,14 @@ impl Pod {
         Ok(streams)
     }
 
-    fn adopt_sandbox(&mut self, record: &records::Sandbox, held: &mut Held) -> Result<()> {
+    fn adopt_sandbox(&mut self, record: &records::Sandbox, fates: &[(Key, Fate)], held: &mut Held) -> Result<()> {
         let cgroup = sandbox::cgroup_path_of(&record.bundle);
         let group = self.open_cgroup(cgroup.as_deref())?;
         let pause = match &record.pause {
             Some(id) => Some((id, fate(id, held.remove(""))?)),
             None => None,
         };
-        let pins = self.pin_again(record, &pause);
+        let pins = self.pin_again(record, &pause, fates);
         self.sandbox.resume(record, pins, group);
         let Some((id, fate)) = pause.filter(|_| record.exit.is_none()) else {
             return Ok(());
@@ -272,13 +289,20 @@ impl Pod {
     }
 
     /// Finds the sandbox's namespaces again, by their numbers, in a process that lives.
-    fn pin_again(&self, record: &records::Sandbox, pause: &Option<(&ProcessId, Fate)>) -> sandbox::Pins {
+    fn pin_again(
+        &self,
+        record: &records::Sandbox,
+        pause: &Option<(&ProcessId, Fate)>,
+        fates: &[(Key, Fate)],
+    ) -> sandbox::Pins {
         let pause = match pause {
             Some((id, Fate::Found(pidfd))) => Some((id.pid, pidfd)),
             _ => None,
         };
-        let containers = self.containers.values();
-        let containers = containers.filter_map(|c| Some((c.process.raw_pid(), c.process.pidfd()?)));
+        let containers = fates.iter().filter_map(|(key, fate)| match fate {
+            Fate::Found(pidfd) => Some((self.process(key).ok()?.raw_pid(), pidfd)),
+            Fate::Gone(_) => None,
+        });
         let living: Vec<(u32, &OwnedFd)> = pause.into_iter().chain(containers).collect();
         let mut pins = sandbox::Pins::default();
         for (kind, inode) in &record.namespaces {

@@ -4,6 +4,10 @@
 //!  reaped ─► the rest of its cgroup killed ─► nobody left in it ─► output drained ─► record durable ─► announced
 //!            └──── containers only: an exec's helpers may go on ──┘
 //! ```
+//!
+//! In a pod that shares its PID namespace the kernel kills everybody when pause dies, and pause itself is the last to be dead. The
+//! pod's end is announced first all the same, then those of its containers: who hears of a container that died in a pod that
+//! seems to live would start it again in there.
 
 use std::time::Duration;
 
@@ -115,6 +119,10 @@ impl Pod {
 
     /// Records how a process ended, then tells everyone.
     pub(crate) fn announce(&mut self, key: &Key) {
+        if self.dies_with_pause(key) {
+            self.sandbox.dying_with_pause.push(key.clone());
+            return;
+        }
         // What it died of is told before its end.
         self.look_for_oom(key.container(), OOM_ATTEMPTS);
         let oom_kills = self.oom_kills(key.container());
@@ -143,6 +151,18 @@ impl Pod {
         let _ = sys::failpoint!("shim.ending.announced");
         sys::memory::trim();
         self.go_on_stopping();
+    }
+
+    /// Whether a process has ended because pause is about to, and took its PID namespace with it.
+    fn dies_with_pause(&self, key: &Key) -> bool {
+        let pause = &self.sandbox.pause;
+        pause.state().is_alive()
+            && self
+                .container(key.container())
+                .is_ok_and(|container| container.shares_pid)
+            && pause
+                .pid()
+                .is_some_and(|pid| sys::pidfd_info::is_ending(pid, pause.start_time_ticks()))
     }
 
     fn save_exit(&self, key: &Key, exit: &Exit) -> Result<()> {

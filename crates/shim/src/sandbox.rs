@@ -64,6 +64,8 @@ pub struct Sandbox {
     namespaces: Vec<(String, u64)>,
     /// Whether a container was put into pause's PID namespace: then the pod is one with it.
     pub(crate) pid_is_shared: bool,
+    /// Processes that ended because pause does: announced after it.
+    pub(crate) dying_with_pause: Vec<Key>,
     pins: Pins,
     pub(crate) cgroup: Option<cgroup::Cgroup>,
     starter: Option<Reply<SandboxView>>,
@@ -321,8 +323,7 @@ impl crate::pod::Pod {
             return;
         }
         if self.sandbox.pid_is_shared {
-            // The kernel kills a PID namespace with its first process (pid_namespaces(7)), which is reaped after all others:
-            // the containers have ended by now.
+            // The kernel kills a PID namespace with its first process (pid_namespaces(7)).
             self.notice(
                 "",
                 "PauseEnded",
@@ -403,6 +404,9 @@ impl crate::pod::Pod {
         self.sandbox.phase = Phase::Stopped;
         self.save_sandbox();
         self.tell(Kind::KIND_EXITED, &Key::Pause);
+        for key in std::mem::take(&mut self.sandbox.dying_with_pause) {
+            self.announce(&key);
+        }
         if let Some(group) = self.sandbox.cgroup.take() {
             self.remove_cgroup(group);
         }

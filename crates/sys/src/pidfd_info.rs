@@ -49,13 +49,39 @@ pub fn end(pidfd: impl AsFd) -> Result<Option<End>> {
 /// How the process ended whose number is `pid` and that was started at `start_time_ticks`, if it is dead and its parent has
 /// not waited for it yet: /proc/PID/stat says it to those who may trace it (proc_pid_stat(5), exit_code).
 pub fn end_of_zombie(pid: Pid, start_time_ticks: u64) -> Option<End> {
+    let stat = stat_of(pid, start_time_ticks)?;
+    (stat.state == 'Z').then(|| end_of(stat.exit_code))
+}
+
+/// Whether the process whose number is `pid` and that was started at `start_time_ticks` has begun to end, or has ended: its program
+/// runs no more, even if it is not dead yet. The first process of a PID namespace stays so until all others in it are dead; nothing
+/// can be started there any more.
+pub fn is_ending(pid: Pid, start_time_ticks: u64) -> bool {
+    /// linux/sched.h
+    const PF_EXITING: u32 = 0x4;
+    stat_of(pid, start_time_ticks).is_none_or(|stat| matches!(stat.state, 'Z' | 'X') || stat.flags & PF_EXITING != 0)
+}
+
+/// What /proc/PID/stat says.
+struct Stat {
+    state: char,
+    flags: u32,
+    exit_code: i32,
+}
+
+/// None: there is no such process.
+fn stat_of(pid: Pid, start_time_ticks: u64) -> Option<Stat> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     // The second field is the command in parentheses and may contain anything, parentheses too.
-    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
-    let state = fields.next()?;
-    let started: u64 = fields.nth(18)?.parse().ok()?;
-    let status: i32 = fields.nth(29)?.parse().ok()?;
-    (state == "Z" && started == start_time_ticks).then(|| end_of(status))
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().collect();
+    // Their numbers are those of proc_pid_stat(5).
+    let field = |number: usize| fields.get(number - 3).copied();
+    let started: u64 = field(22)?.parse().ok()?;
+    (started == start_time_ticks).then_some(Stat {
+        state: field(3)?.chars().next()?,
+        flags: field(9)?.parse().ok()?,
+        exit_code: field(52)?.parse().ok()?,
+    })
 }
 
 /// What a wait status says.
@@ -89,6 +115,8 @@ mod tests {
             let pid = Pid::from_child(&child);
             let started = crate::spawn::start_time_ticks(pid).unwrap();
             assert_eq!(end_of_zombie(pid, started), None);
+            assert!(!is_ending(pid, started));
+            assert!(is_ending(pid, started + 1), "another process");
             drop(child.stdin.take());
             rustix::event::poll(
                 &mut [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)],
@@ -96,6 +124,7 @@ mod tests {
             )
             .unwrap();
             assert_eq!(end_of_zombie(pid, started), Some(expected));
+            assert!(is_ending(pid, started));
             child.wait().unwrap();
             match end(&pidfd).unwrap() {
                 Some(found) => assert_eq!(found, expected),
