@@ -3,12 +3,11 @@
 //! It is read once, when the store opens; from then on the store answers from memory, and every change goes to the
 //! database before it shows. Lookups are on the way of every container that starts.
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::fs::File;
+use std::path::Path;
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use database::{Database, Quarantined};
+use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -36,9 +35,7 @@ pub struct Chain {
 
 /// The open database. A second process is refused.
 pub struct Catalogue {
-    path: PathBuf,
-    /// None: it has failed, and could not be opened again yet.
-    database: RwLock<Option<Database>>,
+    database: Database,
     /// `ROOT/images/lock`.
     _lock: Lock,
 }
@@ -74,46 +71,14 @@ impl Catalogue {
     /// Opens or creates `images.redb` in `images`.
     pub fn open(images: &Path) -> Result<Self> {
         let lock = lock(&images.join("lock"))?;
-        Self::open_locked(images, lock)
-    }
-
-    fn open_locked(images: &Path, lock: Lock) -> Result<Self> {
-        let path = images.join("images.redb");
-        let failed = |source: redb::Error| Error::Database {
-            path: path.clone(),
-            source: Box::new(source),
-        };
-        if !path.exists() {
-            // redb writes a new file step by step; one that a killed process left unfinished could never be opened
-            // again (tried: "magic number mismatch"). So it gets its name when it is whole.
-            let new = images.join("images.redb.new");
-            match fs::remove_file(&new) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("removing", &new)(e)),
-                _ => {}
-            }
-            drop(Database::create(&new).map_err(|e| failed(e.into()))?);
-            fs::rename(&new, &path).map_err(Error::io("renaming", &new))?;
-            File::open(images)
-                .and_then(|dir| dir.sync_all())
-                .map_err(Error::io("syncing", images))?;
+        let (database, quarantined) = Database::open(&images.join("images.redb")).map_err(|error| match error {
+            database::Error::Busy { path } => Error::Locked { path },
+            database::Error::Failed { path, source } => Error::Database { path, source },
+        })?;
+        if let Some(Quarantined { path, reason }) = quarantined {
+            tracing::error!(aside = %path.display(), "{reason}: import the images again");
         }
-        let database = match open_database(&path) {
-            Ok(database) => database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Error::Locked { path }),
-            // A node without its images can be given them again; a node that does not start can't.
-            Err(error) if is_damaged(&error) => {
-                // Whoever wants to look into it finds it there.
-                let aside = record::quarantine(&path).map_err(|e| Error::io("renaming", &path)(io::Error::other(e)))?;
-                tracing::error!(%error, aside = %aside.display(), "the database of images is damaged: import the images again");
-                return Self::open_locked(images, lock);
-            }
-            Err(error) => return Err(failed(error.into())),
-        };
-        Ok(Catalogue {
-            path,
-            database: RwLock::new(Some(database)),
-            _lock: lock,
-        })
+        Ok(Catalogue { database, _lock: lock })
     }
 
     /// All that is recorded. A record that can't be read is left out with a warning: one broken image must not keep a
@@ -149,45 +114,11 @@ impl Catalogue {
         })
     }
 
-    /// Does something with the database. One that has failed to write refuses everything from then on, since it can't know what is on
-    /// the disk; so it is opened anew, and a full disk costs no more than what it had no room for.
-    fn run<T>(&self, operation: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T> {
-        let run = || match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(database) => operation(database),
-            None => Err(redb::Error::PreviousIo),
-        };
-        let done = match run() {
-            Err(redb::Error::PreviousIo) => self.open_again().and_then(|()| run()),
-            done => done,
-        };
-        done.map_err(|e| Error::Database {
-            path: self.path.clone(),
+    fn run<T>(&self, operation: impl Fn(&redb::Database) -> Result<T, redb::Error>) -> Result<T> {
+        self.database.run(operation).map_err(|e| Error::Database {
+            path: self.database.path().to_path_buf(),
             source: Box::new(e),
         })
-    }
-
-    fn open_again(&self) -> Result<(), redb::Error> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // The file is locked while it is open.
-        *database = None;
-        *database = Some(open_database(&self.path)?);
-        Ok(())
-    }
-}
-
-fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
-    Database::builder().set_cache_size(1 << 20).open(path)
-}
-
-/// Is the file's content at fault, not the disk or a permission?
-fn is_damaged(error: &redb::DatabaseError) -> bool {
-    use redb::{DatabaseError, StorageError};
-    match error {
-        DatabaseError::RepairAborted | DatabaseError::Storage(StorageError::Corrupted(_)) => true,
-        DatabaseError::Storage(StorageError::Io(io)) => {
-            matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-        }
-        _ => false,
     }
 }
 

@@ -1,12 +1,10 @@
-//! The database: the only file that knows redb.
+//! The objects' tables.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{path::Path, sync::Arc};
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use database::Database;
+pub use database::Quarantined;
+use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde_json::Value;
 
 use crate::{
@@ -26,18 +24,6 @@ const RESERVED: &str = "reserved_versions";
 const FORMAT: &str = "format";
 const FORMAT_VERSION: u64 = 1;
 
-/// redb's page cache. Objects are small; the daemon's memory is counted.
-const CACHE_BYTES: usize = 1 << 20;
-
-/// A database that could not be opened was set aside, and an empty one begun.
-#[derive(Debug, Clone)]
-pub struct Quarantined {
-    /// Where it is now.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: String,
-}
-
 /// One entry of a transaction.
 pub(crate) enum Op {
     Put(Arc<Object>),
@@ -45,9 +31,7 @@ pub(crate) enum Op {
 }
 
 pub(crate) struct Disk {
-    path: PathBuf,
-    /// None: it has failed, and could not be opened again yet.
-    db: RwLock<Option<Database>>,
+    database: Database,
 }
 
 impl Disk {
@@ -56,29 +40,16 @@ impl Disk {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(|error| storage(path, "create its directory", error))?;
         }
-        let (db, quarantined) = match open_database(path) {
-            Ok(db) => (db, None),
-            Err(Unusable::Damaged(reason)) => {
-                let aside = free_name(path);
-                std::fs::rename(path, &aside)
-                    .map_err(|error| storage(path, "quarantine the damaged database", error))?;
-                tracing::error!(
-                    "{}: {reason}; it was moved to {} and an empty database begun: the pods that were in it must be applied again",
-                    path.display(),
-                    aside.display()
-                );
-                let db = open_database(path).map_err(|unusable| match unusable {
-                    Unusable::Damaged(reason) => storage(path, "begin an empty database", reason),
-                    Unusable::Failed(error) => storage(path, "begin an empty database", error),
-                })?;
-                (db, Some(Quarantined { path: aside, reason }))
-            }
-            Err(Unusable::Failed(error)) => return Err(storage(path, "open", error)),
-        };
-        let disk = Disk {
-            path: path.to_owned(),
-            db: RwLock::new(Some(db)),
-        };
+        let (database, quarantined) = Database::open(path).map_err(|error| storage(path, "open", error))?;
+        if let Some(Quarantined { path: aside, reason }) = &quarantined {
+            tracing::error!(
+                "{}: {reason}; it was moved to {} and an empty database begun: the pods that were in it must be applied again",
+                path.display(),
+                aside.display()
+            );
+        }
+        let disk = Disk { database };
+        disk.refuse_newer()?;
         disk.set_broken_aside()?;
         Ok((disk, quarantined))
     }
@@ -142,6 +113,24 @@ impl Disk {
         self.write(true, "flush", |_| Ok(()))
     }
 
+    /// What a newer Hove has written is its own: it may come back.
+    fn refuse_newer(&self) -> Result<()> {
+        let format = self.read("read the format", |txn| match txn.open_table(META) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            table => Ok(table?.get(FORMAT)?.map(|value| value.value())),
+        })?;
+        match format {
+            Some(newer) if newer > FORMAT_VERSION => Err(storage(
+                self.database.path(),
+                "open",
+                format!(
+                    "the database was written by a newer Hove (format {newer}, this one knows {FORMAT_VERSION}): start that version"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// One broken record must not hide the others: it moves to a table of its own.
     fn set_broken_aside(&self) -> Result<()> {
         self.write(true, "check the records", |txn| {
@@ -162,7 +151,7 @@ impl Disk {
                 let key = (resource.as_str(), namespace.as_str(), name.as_str());
                 tracing::error!(
                     "{}: the record of {resource} {namespace}/{name} does not parse: set aside",
-                    self.path.display()
+                    self.database.path().display()
                 );
                 broken.insert(key, bytes.as_slice())?;
                 objects.remove(key)?;
@@ -198,34 +187,15 @@ impl Disk {
         })
     }
 
-    /// Does something with the database. One that has failed to read or to write refuses everything from then on, since it can't know
-    /// what is on the disk; so it is opened anew, and a full disk costs no more than what it had no room for, and what was waiting to be
-    /// flushed.
-    fn with<T>(&self, what: &'static str, f: impl Fn(&Database) -> std::result::Result<T, redb::Error>) -> Result<T> {
-        let run = || match &*self.db.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(db) => f(db),
-            None => Err(redb::Error::PreviousIo),
-        };
-        let done = match run() {
-            Err(redb::Error::PreviousIo) => {
-                self.open_again()?;
-                run()
-            }
-            done => done,
-        };
-        done.map_err(|error| storage(&self.path, what, error))
-    }
-
-    fn open_again(&self) -> Result<()> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        // The file is locked while it is open.
-        *db = None;
-        *db = match open_database(&self.path) {
-            Ok(db) => Some(db),
-            Err(Unusable::Damaged(reason)) => return Err(storage(&self.path, "open again", reason)),
-            Err(Unusable::Failed(error)) => return Err(storage(&self.path, "open again", error)),
-        };
-        Ok(())
+    /// What waited to be flushed may be lost if the database fails.
+    fn with<T>(
+        &self,
+        what: &'static str,
+        f: impl Fn(&redb::Database) -> std::result::Result<T, redb::Error>,
+    ) -> Result<T> {
+        self.database
+            .run(f)
+            .map_err(|error| storage(self.database.path(), what, error))
     }
 }
 
@@ -233,82 +203,6 @@ fn parse(kind: Kind, bytes: &[u8]) -> Option<Object> {
     let json: Value = serde_json::from_slice(bytes).ok()?;
     let version = json.get("metadata")?.get("resourceVersion")?.as_str()?.parse().ok()?;
     Some(Object::new(kind, version, json))
-}
-
-enum Unusable {
-    /// The file's content is at fault: setting it aside helps.
-    Damaged(String),
-    /// Something else is: another process, permissions, a full disk.
-    Failed(Box<dyn std::error::Error + Send + Sync>),
-}
-
-fn open_database(path: &Path) -> std::result::Result<Database, Unusable> {
-    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
-
-    if !path.exists() {
-        make_database(path).map_err(|error| Unusable::Failed(error.into()))?;
-    }
-    // Secrets are in it: in what pods are told by their environment, at least.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|error| Unusable::Failed(error.into()))?;
-    let db = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .open(path)
-        .map_err(|error| match error {
-            DatabaseError::UpgradeRequired(format) => {
-                Unusable::Damaged(format!("the database has the old format {format}"))
-            }
-            DatabaseError::RepairAborted => Unusable::Damaged("the database can't be repaired".into()),
-            DatabaseError::Storage(StorageError::Corrupted(why)) => {
-                Unusable::Damaged(format!("the database is damaged ({why})"))
-            }
-            DatabaseError::Storage(StorageError::Io(io)) if matches!(io.kind(), InvalidData | UnexpectedEof) => {
-                Unusable::Damaged(format!("the database is damaged ({io})"))
-            }
-            other => Unusable::Failed(other.into()),
-        })?;
-    let format = db
-        .begin_read()
-        .ok()
-        .and_then(|txn| txn.open_table(META).ok()?.get(FORMAT).ok()?.map(|value| value.value()));
-    match format {
-        Some(newer) if newer > FORMAT_VERSION => Err(Unusable::Failed(
-            format!("the database was written by a newer Hove (format {newer}, this one knows {FORMAT_VERSION}): start that version").into(),
-        )),
-        _ => Ok(db),
-    }
-}
-
-/// redb writes a new file step by step; one that a killed process left unfinished can't be opened again. So it gets its name when
-/// it is whole, and never takes another's.
-fn make_database(path: &Path) -> std::result::Result<(), redb::Error> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let unless = |wanted: std::io::ErrorKind, result: std::io::Result<()>| match result {
-        Err(error) if error.kind() != wanted => Err(redb::Error::Io(error)),
-        _ => Ok(()),
-    };
-    unless(std::io::ErrorKind::NotFound, std::fs::remove_file(&new))?;
-    Database::create(&new)?.close()?;
-    unless(std::io::ErrorKind::AlreadyExists, std::fs::hard_link(&new, path))?;
-    unless(std::io::ErrorKind::NotFound, std::fs::remove_file(&new))?;
-    if let Some(directory) = path.parent() {
-        std::fs::File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(redb::Error::Io)?;
-    }
-    Ok(())
-}
-
-fn free_name(path: &Path) -> PathBuf {
-    (1..)
-        .map(|n| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".quarantined-{n}"));
-            PathBuf::from(name)
-        })
-        .find(|candidate| !candidate.exists())
-        .expect("the numbers do not end before the directory is full")
 }
 
 fn storage(path: &Path, what: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
