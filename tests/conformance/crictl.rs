@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +17,7 @@ use crate::{Site, client, on_a_daemon};
 
 const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 const NGINX: &str = "registry.k8s.io/e2e-test-images/nginx:1.14-2";
+const PAUSE: &str = "registry.k8s.io/pause:3.9";
 /// What port-forward listens on.
 const LOCAL_PORT: u16 = 18080;
 
@@ -83,6 +84,31 @@ fn every_verb_of_crictl_works() {
     });
 }
 
+#[test]
+#[ignore = "needs crictl: cargo xtask conformance"]
+fn a_sandbox_image_is_pulled_and_pinned() {
+    on_a_daemon(|site| {
+        site.configure(&format!("[sandbox]\nimage = {PAUSE:?}\n"))?;
+        let crictl = Crictl::new(site)?;
+        ensure!(!crictl.run(&["images"])?.contains("pause"), "it is here already");
+        let metadata = json!({"name": "own", "namespace": "crictl", "uid": "own-1"});
+        let config = crictl.file("own.json", &json!({"metadata": metadata, "linux": {}}))?;
+        let sandbox = crictl.run(&["runp", &config])?;
+        let image = crictl.json(&["inspecti", PAUSE])?;
+        ensure!(image["status"]["pinned"] == true, "{image:#}");
+        let info = crictl.json(&["inspectp", &sandbox])?["info"].take();
+        ensure!(info["image"] == image["status"]["id"], "{info:#}");
+        let program = fs::read_link(format!("/proc/{}/exe", info["pid"]))?;
+        ensure!(program == Path::new("/pause"), "{program:?}");
+        crictl.run(&["rmi", "--prune"])?;
+        crictl.run(&["inspecti", PAUSE])?;
+        crictl.run(&["stopp", &sandbox])?;
+        crictl.run(&["rmp", &sandbox])?;
+        crictl.run(&["rmi", PAUSE])?;
+        Ok(())
+    });
+}
+
 /// version, info, runtime-config.
 fn the_node(crictl: &Crictl) -> Result<()> {
     let version = crictl.run(&["version"])?;
@@ -127,8 +153,8 @@ fn images(crictl: &Crictl) -> Result<()> {
         absent.code() != 0 && absent.stderr.contains("no-such-image"),
         "{absent:?}"
     );
-    crictl.run(&["pull", "registry.k8s.io/pause:3.9"])?;
-    crictl.run(&["rmi", "registry.k8s.io/pause:3.9"])?;
+    crictl.run(&["pull", PAUSE])?;
+    crictl.run(&["rmi", PAUSE])?;
     ensure!(!crictl.run(&["images"])?.contains("pause"), "rmi left it");
     Ok(())
 }

@@ -33,6 +33,12 @@ struct Site<'a> {
 }
 
 impl Site<'_> {
+    /// Starts the daemon anew, with more in its configuration.
+    fn configure(&mut self, more: &str) -> Result<()> {
+        self.node.configure(more)?;
+        self.replace_daemon()
+    }
+
     /// Kills the daemon without a word, and starts another one.
     fn replace_daemon(&mut self) -> Result<()> {
         self.daemon.signal(Signal::KILL)?;

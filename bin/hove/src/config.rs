@@ -33,6 +33,7 @@ struct File {
     network: NetworkSection,
     cgroup: CgroupSection,
     cri: CriSection,
+    sandbox: SandboxSection,
     handlers: BTreeMap<String, HandlerSection>,
     images: Images,
     registries: RegistriesSection,
@@ -56,6 +57,27 @@ struct CgroupSection {
 struct CriSection {
     show_local: bool,
     default_handler: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SandboxSection {
+    image: Option<String>,
+}
+
+impl SandboxSection {
+    /// A name that can't be one is said before the first pod needs it.
+    fn image(self) -> Result<Option<String>> {
+        let Some(name) = self.image.filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        match name.parse::<image::Reference>() {
+            Ok(_) => Ok(Some(name)),
+            Err(error) => {
+                bail!("[sandbox] image = {name:?}: {error}; leave it out for the pause that is a part of Hove")
+            }
+        }
+    }
 }
 
 /// `[handlers.NAME]`: without a shim, Hove's own starter under another name.
@@ -124,6 +146,8 @@ pub struct Settings {
     pub handlers: BTreeMap<String, Handler>,
     /// The one of a pod that names none.
     pub default_handler: String,
+    /// The image whose program is a pod's first process, in place of the pause that is a part of Hove.
+    pub sandbox_image: Option<String>,
     /// What images may do.
     pub images: Images,
     /// Directories of `REGISTRY/hosts.toml`, if other ones than the usual.
@@ -174,6 +198,7 @@ impl Settings {
             cri_shows_local: file.cri.show_local,
             handlers: handlers.collect::<Result<_>>()?,
             default_handler: file.cri.default_handler,
+            sandbox_image: file.sandbox.image()?,
             images: file.images,
             hosts_dirs: file.registries.hosts_dirs,
         })
@@ -355,6 +380,17 @@ mod tests {
             .remove("x");
         let refused = aimless.unwrap().handler("x").unwrap_err().to_string();
         assert!(refused.contains("[handlers.x]"), "{refused}");
+    }
+
+    #[test]
+    fn a_sandbox_image_is_a_name_of_an_image() {
+        let of = |text: &str| parse(text).unwrap().sandbox.image();
+        assert_eq!(of("").unwrap(), None);
+        assert_eq!(of("[sandbox]\nimage = \"\"\n").unwrap(), None);
+        let named = of("[sandbox]\nimage = \"registry.k8s.io/pause:3.10\"\n").unwrap();
+        assert_eq!(named.as_deref(), Some("registry.k8s.io/pause:3.10"));
+        let refused = of("[sandbox]\nimage = \"Pause me\"\n").unwrap_err().to_string();
+        assert!(refused.starts_with("[sandbox] image = \"Pause me\": "), "{refused}");
     }
 
     #[test]

@@ -176,7 +176,14 @@ impl Node {
                 ..Default::default()
             },
         )?;
-        images.pin(&settings.images.pinned);
+        let pinned: Vec<_> = settings
+            .images
+            .pinned
+            .iter()
+            .chain(&settings.sandbox_image)
+            .cloned()
+            .collect();
+        images.pin(&pinned);
         let images = Arc::new(images);
         if let Err(error) = images.unmount_all() {
             tracing::warn!(%error, "an image that a killed node mounted is left");
@@ -191,6 +198,7 @@ impl Node {
             cgroup_parent: settings.cgroup_parent.clone(),
             handlers: settings.handlers.clone(),
             default_handler: settings.default_handler.clone(),
+            sandbox_image: settings.sandbox_image.clone(),
             ..runtime::Config::below(&settings.state, &settings.shim)
         };
         if let Some(hosts_dirs) = &settings.hosts_dirs {

@@ -23,6 +23,9 @@ pub struct Config {
     pub handlers: BTreeMap<String, Handler>,
     /// The handler of a pod that names none; the empty name is Hove's own.
     pub default_handler: String,
+    /// The image whose program is a sandbox's first process; `None`: the pause that is a part of Hove. It is pulled when it is
+    /// missing. That it is never collected is the store's to see to ([`image::Store::pin`]).
+    pub sandbox_image: Option<String>,
     /// The host's resolver configuration, for pods that bring none.
     pub resolv_conf: PathBuf,
 }
@@ -34,6 +37,7 @@ impl Config {
             state: state.into(),
             shim: shim.into(),
             cgroup_parent: "/hove".into(),
+            sandbox_image: None,
             handlers: BTreeMap::new(),
             default_handler: String::new(),
             registries: image::registry::Config::default(),

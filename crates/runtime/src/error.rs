@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use cri::ErrorKind;
+use image::registry;
 
 use crate::shim::ShimError;
 use crate::spec::SpecError;
@@ -23,6 +24,9 @@ pub enum Error {
     /// The image store failed.
     #[error(transparent)]
     Image(#[from] image::Error),
+    /// An image could not be brought here.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
     /// The network failed.
     #[error(transparent)]
     Network(#[from] network::Error),
@@ -78,6 +82,7 @@ impl From<Error> for cri::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Cri(e) => return e.clone(),
+            Error::Registry(e) => return pull_error(e),
             Error::Spec(SpecError::Invalid { .. }) => ErrorKind::InvalidArgument,
             Error::Spec(SpecError::Lacking { .. }) => ErrorKind::FailedPrecondition,
             Error::Spec(SpecError::Unsupported { .. }) => ErrorKind::Unimplemented,
@@ -96,6 +101,27 @@ impl From<Error> for cri::Error {
             }
         };
         cri::Error::new(kind, error.to_string())
+    }
+}
+
+/// kubelet looks for the word with which some messages begin (cri-api/pkg/errors).
+fn pull_error(error: &registry::Error) -> cri::Error {
+    let message = error.to_string();
+    match error {
+        registry::Error::Unavailable { .. } => {
+            cri::Error::new(ErrorKind::Unavailable, format!("RegistryUnavailable: {message}"))
+        }
+        registry::Error::Untrusted { .. } => cri::Error::new(
+            ErrorKind::FailedPrecondition,
+            format!("SignatureValidationFailed: {message}"),
+        ),
+        registry::Error::NotFound { .. } => cri::Error::new(ErrorKind::NotFound, message),
+        registry::Error::Store { .. } => cri::Error::internal(message),
+        registry::Error::Denied { .. }
+        | registry::Error::Platform { .. }
+        | registry::Error::Malformed { .. }
+        | registry::Error::Hosts { .. }
+        | registry::Error::Credentials { .. } => cri::Error::new(ErrorKind::FailedPrecondition, message),
     }
 }
 

@@ -4,6 +4,7 @@
 //! STATE/sandboxes/SANDBOX/
 //!     sandbox.json               the runtime's record
 //!     config.json                pause's OCI spec
+//!     root.json rootfs/          where pause is an image's program: its root, where that is mounted (in its mount namespace only)
 //!     shim.sock shim.log         the shim's socket, its standard error
 //!     hostname hosts resolv.conf bound into each container
 //!     shm/                       the pod's /dev/shm, a tmpfs
@@ -69,6 +70,10 @@ impl SandboxDir {
 
     pub(crate) fn shm(&self) -> PathBuf {
         self.0.join("shm")
+    }
+
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.0.join("rootfs")
     }
 
     pub(crate) fn containers(&self) -> PathBuf {

@@ -41,6 +41,7 @@ mod node;
 mod records;
 mod recovery;
 mod registry;
+mod root;
 mod sandbox;
 mod shim;
 pub mod spec;

@@ -37,6 +37,9 @@ pub(crate) struct SandboxRecord {
     /// The shim that runs its containers, as it was configured when the sandbox was made; `None`: Hove's own.
     #[serde(default)]
     pub(crate) foreign: Option<shim_api::Handler>,
+    /// `sha256:…` of the image whose program is the first process; `None`: the shim's own pause.
+    #[serde(default)]
+    pub(crate) image: Option<String>,
     pub(crate) hostname: String,
     /// The pod's cgroup.
     pub(crate) cgroup_parent: String,

@@ -288,7 +288,9 @@ async fn release_orphans(node: &Arc<Node>) {
     }
     let orphans = snapshots
         .into_iter()
-        .filter(|key| !containers.contains(owner_of_snapshot(key)));
+        .map(|key| (owner_of_snapshot(&key).to_owned(), key))
+        .filter(|(owner, _)| !containers.contains(owner) && !sandboxes.contains(owner))
+        .map(|(_, key)| key);
     for key in orphans {
         warn!(snapshot = %key, "belongs to nobody; removed");
         let images = node.images.clone();

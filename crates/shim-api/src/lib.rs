@@ -10,6 +10,7 @@
 mod client;
 mod failure;
 mod handler;
+mod root;
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, unused)]
 #[rustfmt::skip]
 pub mod shim;
@@ -25,3 +26,4 @@ pub use containerd_shim_protos::sandbox_api as sandbox;
 pub use client::{Client, deadline, forever};
 pub use failure::{Failure, Kind, add_exit_code};
 pub use handler::{Handler, OptionError, Setting};
+pub use root::RootMount;

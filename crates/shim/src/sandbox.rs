@@ -16,8 +16,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::process::Signal;
+use shim_api::RootMount;
 use shim_api::shim::Kind;
-use starter::{Executable, Rootfs, Stdio};
+use starter::{Executable, Rootfs, RootfsMount, Stdio};
 use sys::pidfd::End;
 
 use crate::event::{Event, Exit, Key, Reply, SandboxView};
@@ -132,6 +133,24 @@ pub(crate) fn load_spec(bundle: &Path) -> Result<Spec> {
         .map_err(|e| Failure::Invalid(format!("{} is no OCI runtime configuration: {e}", path.display())))
 }
 
+/// What the sandbox's first process stands on, where that is an image's program.
+pub(crate) fn load_root(bundle: &Path) -> Result<Option<RootfsMount>> {
+    let path = RootMount::of_sandbox(bundle);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failure::system(format_args!("open({path:?})"), &e).into()),
+    };
+    let root: RootMount =
+        serde_json::from_slice(&text).map_err(|e| Failure::Invalid(format!("{}: {e}", path.display())))?;
+    Ok(Some(RootfsMount {
+        kind: root.kind,
+        source: root.source,
+        target: String::new(),
+        options: root.options,
+    }))
+}
+
 /// The cgroup that the config.json in a bundle asks for.
 pub(crate) fn cgroup_path_of(bundle: &Path) -> Option<String> {
     cgroup_path(&load_spec(bundle).ok()?)
@@ -234,10 +253,18 @@ impl crate::pod::Pod {
             .map(cgroup::Cgroup::placement)
             .transpose()?;
         let pins = &self.sandbox.pins;
+        let root = load_root(&self.sandbox.bundle)?;
+        let (executable, rootfs) = match &root {
+            Some(root) => (Executable::Path, Rootfs::Mounts(std::slice::from_ref(root))),
+            None => (
+                Executable::Fd(sys::memfd::sealed("pause", self.config.pause)?),
+                Rootfs::Empty,
+            ),
+        };
         let creating = starter::create(starter::Request {
             spec: &spec,
-            executable: Executable::Fd(sys::memfd::sealed("pause", self.config.pause)?),
-            rootfs: Rootfs::Empty,
+            executable,
+            rootfs,
             bundle: &self.sandbox.bundle,
             stdio: Stdio::Fds {
                 stdin: stdio::null()?,

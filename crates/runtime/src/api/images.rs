@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cri::v1::*;
-use cri::{Error, ErrorKind, Result};
+use cri::{Error, Result};
 use image::Reference;
-use image::registry::{self, Credentials};
+use image::registry::Credentials;
 
 use crate::blocking::blocking;
 use crate::clock::now_ns;
@@ -46,7 +46,7 @@ pub(super) async fn pull(node: &Node, request: PullImageRequest) -> Result<PullI
     } else {
         let credentials = request.auth.map(|auth| credentials(auth, &reference)).transpose()?;
         let pulled = node.registries.pull(&reference, credentials.flatten(), |_| {}).await;
-        pulled.map_err(pull_error)?
+        pulled.map_err(crate::Error::from)?
     };
     Ok(PullImageResponse {
         image_ref: image.id.to_string(),
@@ -81,27 +81,6 @@ fn credentials(auth: AuthConfig, reference: &Reference) -> Result<Option<Credent
     } else {
         None
     })
-}
-
-/// kubelet looks for the word with which some messages begin (cri-api/pkg/errors).
-fn pull_error(error: registry::Error) -> Error {
-    let message = error.to_string();
-    match error {
-        registry::Error::Unavailable { .. } => {
-            Error::new(ErrorKind::Unavailable, format!("RegistryUnavailable: {message}"))
-        }
-        registry::Error::Untrusted { .. } => Error::new(
-            ErrorKind::FailedPrecondition,
-            format!("SignatureValidationFailed: {message}"),
-        ),
-        registry::Error::NotFound { .. } => Error::new(ErrorKind::NotFound, message),
-        registry::Error::Store { .. } => Error::internal(message),
-        registry::Error::Denied { .. }
-        | registry::Error::Platform { .. }
-        | registry::Error::Malformed { .. }
-        | registry::Error::Hosts { .. }
-        | registry::Error::Credentials { .. } => Error::new(ErrorKind::FailedPrecondition, message),
-    }
 }
 
 /// The image goes with all of its names. What containers still stand on goes with the last of them.

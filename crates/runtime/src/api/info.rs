@@ -18,6 +18,7 @@ pub(super) fn sandbox(dir: &SandboxDir, view: &View) -> BTreeMap<String, String>
         "netnsPath": record.netns,
         "cgroupParent": record.cgroup_parent,
         "hostname": record.hostname,
+        "image": record.image,
         "runtimeHandler": record.runtime_handler,
         "phase": format!("{:?}", record.step),
         "config": record.config,

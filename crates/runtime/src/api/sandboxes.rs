@@ -141,6 +141,7 @@ fn first_record(
         netns: (!spec::host_network(&config)).then(|| node.network.namespace_path(id.as_str())),
         ips: Vec::new(),
         shim: None,
+        image: None,
         runtime_handler,
         foreign,
         config,

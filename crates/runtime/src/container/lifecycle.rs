@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use cri::ErrorKind;
 use cri::v1::{ContainerEventType, LinuxContainerResources};
-use image::Overlay;
 use tracing::{info, warn};
 
 use super::facts;
@@ -18,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::records::{ContainerIntent, Exit, Life};
 use crate::sandbox::Sandbox;
-use crate::shim::{RootMount, ShimClient, ShimError, TaskStreams};
-use crate::spec;
+use crate::shim::{ShimClient, ShimError, TaskStreams};
+use crate::{root, spec};
 
 /// How long a container that failed to start may take to die.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -64,10 +63,7 @@ impl Sandbox {
         let dir = self.dir().container(id);
         let streams = self.streams(id)?;
         self.held.hold_streams(id, &dir, self.has_stdin(id))?;
-        let mut root = root_mount(&overlay);
-        if let Some(maps) = spec::user_maps(&self.state.record.config)? {
-            root.options.extend(maps.mount_options());
-        }
+        let root = root::mount(&overlay, spec::user_maps(&self.state.record.config)?.as_ref());
         shim.create_task(id.as_str(), dir.path(), &[root], streams).await?;
         sys::failpoint!("container.start.created")?;
         shim.start(id.as_str(), "").await?;
@@ -286,20 +282,6 @@ impl Sandbox {
             .shim
             .clone()
             .ok_or_else(|| ShimError::no_shim("connect").into())
-    }
-}
-
-/// The root of a container, as overlayfs mounts it.
-fn root_mount(overlay: &Overlay) -> RootMount {
-    let lower: Vec<_> = overlay.lower.iter().map(|p| p.to_string_lossy()).collect();
-    RootMount {
-        kind: "overlay".into(),
-        source: "overlay".into(),
-        options: vec![
-            format!("lowerdir={}", lower.join(":")),
-            format!("upperdir={}", overlay.upper.display()),
-            format!("workdir={}", overlay.work.display()),
-        ],
     }
 }
 

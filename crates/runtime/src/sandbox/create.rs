@@ -50,6 +50,7 @@ impl Sandbox {
     }
 
     async fn make_namespaces(&mut self) -> Result<()> {
+        self.hold_image().await?;
         if self.state.record.netns.is_some() {
             let (network, id) = (self.node.network.clone(), self.state.record.id.clone());
             let maps = spec::user_maps(&self.state.record.config)?.map(|m| m.maps());
@@ -96,9 +97,11 @@ impl Sandbox {
     async fn start_shim(&mut self) -> Result<()> {
         let record = &self.state.record;
         let userns = self.user_namespace()?;
+        let image = self.image_config().await?;
         let spec = spec::sandbox(&spec::SandboxInputs {
             id: record.id.as_str(),
             config: &record.config,
+            image: image.as_ref().map(|image| &image.config),
             netns: record.netns.as_deref(),
             userns: userns.as_deref(),
             hostname: &record.hostname,
@@ -106,6 +109,7 @@ impl Sandbox {
             security_modules: self.node.security_modules,
         })?;
         write_json(&self.dir.spec(), &spec)?;
+        self.write_root().await?;
         if let Some(handler) = &self.state.record.foreign {
             write_json(&shim_api::Handler::file(self.dir.path()), handler)?;
         }

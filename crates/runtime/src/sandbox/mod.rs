@@ -15,6 +15,7 @@
 mod create;
 mod files;
 mod handle;
+mod image;
 mod owner;
 mod undo;
 
@@ -38,7 +39,7 @@ pub(crate) use undo::{release_orphan, remove_sandbox_dir};
 pub(crate) enum Step {
     /// Its name, its directory, its record.
     Reserved,
-    /// The network namespace, the shared memory.
+    /// The root of an image that is configured, the network namespace, the shared memory.
     Namespaced,
     /// Address, links, host ports; the files that tell of them.
     Networked,

@@ -125,6 +125,7 @@ impl Sandbox {
     async fn undo_namespaced(&mut self, failures: &mut Failures) {
         self.undo_networked(failures).await;
         failures.note(unmount(&self.dir.shm()));
+        failures.note(self.release_image().await);
         failures.note(sys::failpoint!("sandbox.undo.namespaced").map_err(Error::from));
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use oci_spec::runtime::{LinuxResources, Process};
 use protobuf::{MessageField, well_known_types::any::Any};
 use shim_api::task::{self as api, Mount};
-use shim_api::{forever, sandbox, shim};
+use shim_api::{RootMount, forever, sandbox, shim};
 use tokio::sync::watch;
 
 use super::ShimError;
@@ -40,13 +40,6 @@ const REPLACEMENT_LIMIT: Duration = Duration::from_secs(15);
 pub(crate) struct ShimClient {
     shim: Arc<watch::Sender<shim_api::Client>>,
     socket: Arc<Path>,
-}
-
-/// One layer of a container's root, as mount(2) would take it.
-pub(crate) struct RootMount {
-    pub(crate) kind: String,
-    pub(crate) source: String,
-    pub(crate) options: Vec<String>,
 }
 
 /// Where a container's first process reads and writes; an empty string: nowhere.

@@ -10,7 +10,7 @@ mod notices;
 mod process;
 
 pub(crate) use attempts::Attempts;
-pub(crate) use client::{Events, ExecStreams, RootMount, ShimClient, TaskStreams};
+pub(crate) use client::{Events, ExecStreams, ShimClient, TaskStreams};
 pub use error::ShimError;
 pub(crate) use held::Held;
 pub use notices::Notice;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use cri::v1::{LinuxContainerSecurityContext, PodSandboxConfig};
+use oci_spec::image::ImageConfiguration;
 
 use super::{ContainerInputs, Profile, Result, container_profile, user};
 
@@ -31,8 +32,7 @@ pub(super) fn container(
         .map(|m| m.name.clone())
         .unwrap_or_default();
     annotations.insert("io.kubernetes.cri.container-name".into(), name);
-    annotations.insert(USER.into(), user::request(security, inputs.image)?);
-    annotations.insert(GROUPS_POLICY.into(), user::groups_policy(security)?.into());
+    mark_user(&mut annotations, security, inputs.image)?;
     mark_seccomp(&mut annotations, &container_profile(security)?);
     if !inputs.facts.mount_sources.is_empty() {
         // A path that is not UTF-8 stands in no spec, and so in no list of these.
@@ -52,6 +52,16 @@ pub(super) fn of_pod(kind: &str, sandbox_id: &str, config: &PodSandboxConfig) ->
         ("io.kubernetes.cri.sandbox-namespace".into(), metadata.namespace),
         ("io.kubernetes.cri.sandbox-uid".into(), metadata.uid),
     ])
+}
+
+pub(super) fn mark_user(
+    annotations: &mut HashMap<String, String>,
+    security: &LinuxContainerSecurityContext,
+    image: &ImageConfiguration,
+) -> Result<()> {
+    annotations.insert(USER.into(), user::request(security, image)?);
+    annotations.insert(GROUPS_POLICY.into(), user::groups_policy(security)?.into());
+    Ok(())
 }
 
 pub(super) fn mark_seccomp(annotations: &mut HashMap<String, String>, profile: &Profile) {

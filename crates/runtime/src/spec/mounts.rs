@@ -35,6 +35,13 @@ pub(super) fn container(
     Ok(mounts)
 }
 
+/// What an image's program in pause's place may expect of any container: it has a /proc and an empty /dev.
+pub(super) fn sandbox() -> Vec<Mount> {
+    let all = kernel_file_systems(false).into_iter();
+    let wanted = |mount: &Mount| ["/proc", "/dev"].contains(&mount.destination().to_str().unwrap_or_default());
+    all.filter(wanted).collect()
+}
+
 /// How the container's root must be connected with the host's mounts, for the mounts' propagation to work.
 pub(super) fn rootfs_propagation(mounts: &[CriMount]) -> Option<String> {
     let any = |p: MountPropagation| mounts.iter().any(|m| m.propagation == p as i32);

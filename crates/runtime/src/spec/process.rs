@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cri::v1::{ContainerConfig, LinuxContainerSecurityContext};
-use oci_spec::image::Config as ImageConfig;
+use oci_spec::image::{Config as ImageConfig, ImageConfiguration};
 use oci_spec::runtime::Process;
 
 use super::{ContainerInputs, Result, capabilities, error::invalid, user};
@@ -14,21 +14,33 @@ pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 /// A container's first process.
 pub(super) fn container(inputs: &ContainerInputs<'_>, security: &LinuxContainerSecurityContext) -> Result<Process> {
     let config = inputs.config;
-    let no_image_config = ImageConfig::default();
-    let image = inputs.image.config().as_ref().unwrap_or(&no_image_config);
     let resources = config.linux.as_ref().and_then(|l| l.resources.as_ref());
 
     let mut process = bare();
+    program(&mut process, config, inputs.image, inputs.hostname)?;
     process
         .set_terminal(Some(config.tty))
         .set_user(user::user(security)?)
-        .set_args(Some(args(config, image)?))
-        .set_env(Some(env(config, image, inputs.hostname)?))
-        .set_cwd(cwd(config, image)?)
         .set_capabilities(Some(capabilities::container(security, &inputs.facts.capabilities)?))
         .set_no_new_privileges(Some(security.no_new_privs))
         .set_oom_score_adj(resources.map(|r| clamp(r.oom_score_adj)));
     Ok(process)
+}
+
+/// The program: its arguments, environment and working directory.
+pub(super) fn program(
+    process: &mut Process,
+    config: &ContainerConfig,
+    image: &ImageConfiguration,
+    hostname: &str,
+) -> Result<()> {
+    let no_image_config = ImageConfig::default();
+    let image = image.config().as_ref().unwrap_or(&no_image_config);
+    process
+        .set_args(Some(args(config, image)?))
+        .set_env(Some(env(config, image, hostname)?))
+        .set_cwd(cwd(config, image)?);
+    Ok(())
 }
 
 /// A further process in a container: as its first one, with another command and terminal.

@@ -767,6 +767,7 @@ fn sandbox_spec(config: &PodSandboxConfig, netns: bool) -> Result<Spec> {
     sandbox(&SandboxInputs {
         id: "s1",
         config,
+        image: None,
         netns: netns.then_some(Path::new(NETNS)),
         userns: user_maps(config).ok().flatten().map(|_| Path::new(USERNS)),
         hostname: "web-0",

@@ -447,7 +447,7 @@ fn import_busybox(dir: &Path, images: &image::Store) {
 }
 
 /// The shared libraries that `program` loads; none for a static one.
-fn libraries(program: &Path) -> Vec<PathBuf> {
+pub fn libraries(program: &Path) -> Vec<PathBuf> {
     let output = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split_whitespace()

@@ -21,5 +21,6 @@ mod metrics;
 mod modes;
 mod resources;
 mod restart;
+mod sandbox_image;
 mod streams;
 mod users;

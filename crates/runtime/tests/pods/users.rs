@@ -7,7 +7,7 @@ use cri::v1::*;
 
 use crate::host::{Host, on_a_host, on_a_native_host, shell};
 
-const HOST_ID: u32 = 700_000;
+pub const HOST_ID: u32 = 700_000;
 
 fn ranges() -> Vec<IdMapping> {
     vec![IdMapping {
@@ -29,7 +29,7 @@ fn options(pid: NamespaceMode) -> NamespaceOption {
     }
 }
 
-fn pod(host: &Host, name: &str, pid: NamespaceMode) -> PodSandboxConfig {
+pub fn pod(host: &Host, name: &str, pid: NamespaceMode) -> PodSandboxConfig {
     let security = LinuxSandboxSecurityContext {
         namespace_options: Some(options(pid)),
         ..Default::default()

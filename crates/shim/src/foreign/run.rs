@@ -22,7 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::pod::Pod;
 use crate::process::{Process, Streams};
 use crate::records::Identity;
-use crate::sandbox::{cgroup_path_of, load_spec};
+use crate::sandbox::{cgroup_path_of, load_root, load_spec};
 use crate::state::State;
 use crate::stdio::{self, Names, Output};
 
@@ -35,8 +35,13 @@ impl Pod {
         let dir = self.sandbox_bundle().to_path_buf();
         let mut spec = load_spec(&dir)?;
         let made = bundle::make(&dir)?;
-        bundle::fill_with_pause(&made, &mut spec, self.config.pause)?;
-        let (spec, identity) = starter::portable(&spec, std::os::fd::AsFd::as_fd(&bundle::open_root(&made, &[])?))?;
+        let root = load_root(&dir)?;
+        if root.is_none() {
+            bundle::fill_with_pause(&made, &mut spec, self.config.pause)?;
+        }
+        let opened = bundle::open_root(&made, root.as_slice())?;
+        let (spec, identity) = starter::portable(&spec, std::os::fd::AsFd::as_fd(&opened))?;
+        drop(opened);
         bundle::write_spec(&made, &spec)?;
         let Some(foreign) = &self.foreign else { return Ok(()) };
         let started = foreign.start(&made)?;
@@ -46,10 +51,11 @@ impl Pod {
     }
 
     fn create_foreign_pause(&mut self) -> Result<()> {
+        let root = load_root(self.sandbox_bundle())?;
         let bundle = bundle::of(self.sandbox_bundle()).to_string_lossy().into_owned();
         let (task, options) = (self.foreign_task(&Key::Pause)?, self.foreign_options());
         self.report(&Key::Pause, async move {
-            let pid = task.create(bundle, &[], Names::default(), options).await?;
+            let pid = task.create(bundle, root.as_slice(), Names::default(), options).await?;
             Ok(Report::Created(pid))
         });
         Ok(())
