@@ -13,6 +13,7 @@
 //!         config.json            the container's OCI spec
 //!         rootfs/                where the root is mounted, inside the container's mount namespace only
 //!         images/N/              an image volume, mounted: the container's mount with this number
+//!         checkpoint             a link to where its checkpoint is being made
 //!         execs/EXEC/            FIFOs of one exec
 //! ```
 //!
@@ -114,6 +115,11 @@ impl ContainerDir {
     /// Where the image of the mount with this number is mounted.
     pub(crate) fn image_volume(&self, number: usize) -> PathBuf {
         self.0.join("images").join(number.to_string())
+    }
+
+    /// A link to where a checkpoint is being made.
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.0.join("checkpoint")
     }
 
     /// The FIFO of its first process's input.

@@ -27,6 +27,7 @@ mod apparmor;
 mod attach;
 mod blocking;
 mod cgroups;
+mod checkpoint;
 mod clock;
 mod config;
 mod container;
@@ -95,6 +96,7 @@ impl Runtime {
             registry: Registry::default(),
             events: Events::new(),
             notices: Notices::new(),
+            checkpoints: Arc::default(),
             streaming: Arc::new(OnceLock::new()),
             closing: CancellationToken::new(),
         });

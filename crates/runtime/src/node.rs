@@ -28,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) events: Events,
     /// For people.
     pub(crate) notices: Notices,
+    /// Held by who makes a checkpoint.
+    pub(crate) checkpoints: Arc<tokio::sync::Mutex<()>>,
     /// Set once the streaming server listens.
     pub(crate) streaming: Arc<OnceLock<Arc<dyn StreamingUrls>>>,
     /// What this process itself may do: a container can't be given more.

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use tracing::{error, info, warn};
 
 use crate::blocking::blocking;
+use crate::checkpoint;
 use crate::container::signal::SIGKILL;
 use crate::container::{Container, owner_of_snapshot};
 use crate::disk::{read_spec, remove_file, remove_tree, unmount_below};
@@ -132,6 +133,9 @@ fn enter(node: &Node, sandbox: Sandbox) {
 async fn load_containers(sandbox: &mut Sandbox) -> Vec<ContainerId> {
     let mut unfinished = Vec::new();
     for id in container_ids(&sandbox.dir().containers()) {
+        if let Err(error) = checkpoint::sweep(&sandbox.dir().container(&id)) {
+            warn!(container = %id, %error, "what was begun of a checkpoint remains");
+        }
         let path = sandbox.dir().container(&id).record();
         match record::load::<ContainerRecord>(&path) {
             Ok(record) => {

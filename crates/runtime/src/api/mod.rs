@@ -1,6 +1,7 @@
 //! The CRI's verbs, a file per group. Each is a function of the node and the request; this file only says which function
 //! answers which verb.
 
+mod checkpoint;
 mod containers;
 mod exec;
 mod images;
@@ -103,6 +104,9 @@ impl RuntimeService for Runtime {
         request: UpdateContainerResourcesRequest,
     ) -> Result<UpdateContainerResourcesResponse> {
         containers::update_resources(&self.node, request).await
+    }
+    async fn checkpoint_container(&self, request: CheckpointContainerRequest) -> Result<CheckpointContainerResponse> {
+        checkpoint::checkpoint(&self.node, request).await
     }
     async fn reopen_container_log(&self, request: ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse> {
         containers::reopen_log(&self.node, request).await

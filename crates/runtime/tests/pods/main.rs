@@ -8,6 +8,7 @@
 
 mod adopt;
 mod attach;
+mod checkpoint;
 mod conformance;
 mod contact;
 mod failures;
