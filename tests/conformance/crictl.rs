@@ -153,9 +153,35 @@ fn images(crictl: &Crictl) -> Result<()> {
         absent.code() != 0 && absent.stderr.contains("no-such-image"),
         "{absent:?}"
     );
+    one_image_of_two_registries(crictl)?;
     crictl.run(&["pull", PAUSE])?;
     crictl.run(&["rmi", PAUSE])?;
     ensure!(!crictl.run(&["images"])?.contains("pause"), "rmi left it");
+    Ok(())
+}
+
+/// The same image under another registry's name is the same image, with both names, and goes with both.
+fn one_image_of_two_registries(crictl: &Crictl) -> Result<()> {
+    let elsewhere = "k8s.gcr.io/pause:3.9";
+    crictl.run(&["pull", PAUSE])?;
+    crictl.run(&["pull", elsewhere])?;
+    let [first, second] = [PAUSE, elsewhere].map(|name| crictl.json(&["inspecti", name]));
+    let (first, second) = (first?["status"].take(), second?["status"].take());
+    ensure!(first == second, "{first:#} {second:#}");
+    for name in [PAUSE, elsewhere] {
+        let tags = first["repoTags"].as_array().context("no tags")?;
+        ensure!(tags.contains(&json!(name)), "{first:#}");
+        let repository = name.trim_end_matches(":3.9");
+        let digests = first["repoDigests"].as_array().context("no digests")?;
+        let is_of_it = |digest: &&Value| {
+            digest
+                .as_str()
+                .is_some_and(|d| d.starts_with(&format!("{repository}@sha256:")))
+        };
+        ensure!(digests.iter().any(|digest| is_of_it(&digest)), "{first:#}");
+    }
+    crictl.run(&["rmi", elsewhere])?;
+    ensure!(!crictl.run(&["images"])?.contains("pause"), "rmi left a name");
     Ok(())
 }
 

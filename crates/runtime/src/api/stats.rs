@@ -1,8 +1,9 @@
 //! What containers and sandboxes use, as the kernel counts it now.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use cgroup::pressure::{Stall, Stalls};
+use cgroup::pressure::{Pressure, Stall, Stalls};
 use cgroup::{Cgroup, Stats};
 use cri::v1::*;
 use cri::{Error, Result};
@@ -54,7 +55,7 @@ pub(super) async fn sandbox(node: &Arc<Node>, request: PodSandboxStatsRequest) -
     let sandbox = node.registry.sandbox(&request.pod_sandbox_id)?;
     let node = node.clone();
     Ok(blocking(move || PodSandboxStatsResponse {
-        stats: Some(of_sandbox(&node, &sandbox.view())),
+        stats: Some(of_sandbox(&node, &sandbox.view(), &Parents::of(&node))),
     })
     .await)
 }
@@ -62,13 +63,14 @@ pub(super) async fn sandbox(node: &Arc<Node>, request: PodSandboxStatsRequest) -
 pub(super) async fn sandboxes(node: &Arc<Node>, filter: Option<PodSandboxStatsFilter>) -> Vec<PodSandboxStats> {
     let (node, filter) = (node.clone(), filter.unwrap_or_default());
     blocking(move || {
+        let parents = Parents::of(&node);
         let views = node.registry.sandboxes().into_iter().map(|s| s.view());
         let chosen = views.filter(|v| {
             matches!(v.phase, Phase::Ready)
                 && v.record.id.as_str().starts_with(&filter.id)
                 && has_labels(&v.record.config.labels, &filter.label_selector)
         });
-        chosen.map(|v| of_sandbox(&node, &v)).collect()
+        chosen.map(|v| of_sandbox(&node, &v, &parents)).collect()
     })
     .await
 }
@@ -95,16 +97,37 @@ fn of_container(node: &Node, view: &View, container: &Owned) -> ContainerStats {
         }),
         writable_layer: writable_layer(node, record.id.as_str()),
         swap: swap(&stats),
-        io: pressure.io.map(|stalls| IoUsage {
-            timestamp: now_ns(),
-            psi: Some(psi(stalls)),
-        }),
+        io: io(&pressure),
+    }
+}
+
+/// How many sandboxes are below which cgroup.
+struct Parents(HashMap<String, usize>);
+
+impl Parents {
+    fn of(node: &Node) -> Parents {
+        let mut parents = HashMap::new();
+        for sandbox in node.registry.sandboxes() {
+            *parents.entry(sandbox.view().record.cgroup_parent.clone()).or_default() += 1;
+        }
+        Parents(parents)
+    }
+
+    /// The pressure on a pod is no sum: it is counted where the pod has a cgroup of its own.
+    fn pressure(&self, node: &Node, view: &View) -> Pressure {
+        let parent = &view.record.cgroup_parent;
+        if *parent == node.config.cgroup_parent || self.0.get(parent) != Some(&1) {
+            return Pressure::default();
+        }
+        let own = Cgroup::open(node.cgroups.hierarchies(), parent).ok();
+        counted(own.as_ref(), Cgroup::pressure)
     }
 }
 
 /// A pod's use is the sum of pause's and its containers'.
-fn of_sandbox(node: &Node, view: &View) -> PodSandboxStats {
+fn of_sandbox(node: &Node, view: &View, parents: &Parents) -> PodSandboxStats {
     let record = &view.record;
+    let pressure = parents.pressure(node, view);
     let ids = [record.id.as_str()].into_iter().chain(
         view.containers
             .values()
@@ -128,15 +151,26 @@ fn of_sandbox(node: &Node, view: &View) -> PodSandboxStats {
             annotations: record.config.annotations.clone(),
         }),
         linux: Some(LinuxPodSandboxStats {
-            cpu: all.iter().map(cpu).reduce(add_cpu).flatten(),
-            memory: all.iter().map(memory).reduce(add_memory).flatten(),
+            cpu: all.iter().map(cpu).reduce(add_cpu).flatten().map(|cpu| CpuUsage {
+                psi: pressure.cpu.map(psi),
+                ..cpu
+            }),
+            memory: all
+                .iter()
+                .map(memory)
+                .reduce(add_memory)
+                .flatten()
+                .map(|memory| MemoryUsage {
+                    psi: pressure.memory.map(psi),
+                    ..memory
+                }),
             network: network(view),
             process: Some(ProcessUsage {
                 timestamp: now_ns(),
                 process_count: value(all.iter().filter_map(|s| s.pids.as_ref()).map(|p| p.current).sum()),
             }),
             containers,
-            io: None,
+            io: io(&pressure),
         }),
         windows: None,
     }
@@ -175,6 +209,13 @@ fn memory(stats: &Stats) -> Option<MemoryUsage> {
         page_faults: value(memory.page_faults),
         major_page_faults: value(memory.major_page_faults),
         psi: None,
+    })
+}
+
+fn io(pressure: &Pressure) -> Option<IoUsage> {
+    pressure.io.map(|stalls| IoUsage {
+        timestamp: now_ns(),
+        psi: Some(psi(stalls)),
     })
 }
 

@@ -164,3 +164,117 @@ fn a_pods_resources_are_remembered() {
         host.remove(&sandbox).await.unwrap();
     });
 }
+
+/// What the kernel has of the limit on memory and swap: together (version 1), or on swap alone.
+async fn swap_limit(host: &Host, container: &str) -> Option<(bool, String)> {
+    for (together, file) in [(true, "memory/memory.memsw.limit_in_bytes"), (false, "memory.swap.max")] {
+        let said = host
+            .exec(container, &["cat", &format!("/sys/fs/cgroup/{file}")])
+            .await
+            .unwrap();
+        if said.exit_code == 0 {
+            return Some((together, String::from_utf8(said.stdout).unwrap().trim().to_owned()));
+        }
+    }
+    None
+}
+
+#[test]
+fn swap_is_what_is_left_beyond_memory() {
+    on_a_host(|host| async move {
+        let sandbox = host.run(host.pod("swap")).await.unwrap();
+        // (what is asked for memory and swap together, what there is then of swap)
+        for (number, (asked, swap)) in [(0, Some(0)), (96, Some(32)), (-1, None)].into_iter().enumerate() {
+            let mut config = limited(&format!("c{number}"), 64);
+            let resources = config.linux.as_mut().unwrap().resources.as_mut().unwrap();
+            resources.memory_swap_limit_in_bytes = if asked > 0 { asked * MEGABYTE } else { asked };
+            let id = host.create(&sandbox, config).await.unwrap();
+            host.start(&id).await.unwrap();
+            let Some((together, limit)) = swap_limit(&host, &id).await else {
+                println!("SKIPPED: this kernel does not count swap");
+                break;
+            };
+            match (swap, limit.parse::<u64>()) {
+                (Some(swap), Ok(limit)) => {
+                    let memory = if together { 64 << 20 } else { 0 };
+                    assert_eq!(limit, memory + (swap << 20), "{asked}");
+                }
+                // Version 1's word for no limit is the largest number of whole pages.
+                (None, Ok(limit)) => assert!(together && limit > 1 << 60, "{limit}"),
+                (None, Err(_)) => assert_eq!(limit, "max"),
+                (Some(_), Err(e)) => panic!("{limit}: {e}"),
+            }
+        }
+        host.remove(&sandbox).await.unwrap();
+    });
+}
+
+/// What the kernel has counted of a cgroup's stalls of one kind, in microseconds; none where it counts no pressure.
+fn stalled(path: &str, kind: &str) -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let unified = table.lines().find(|line| line.contains(" - cgroup2 "))?;
+    let root = unified.split(' ').nth(4)?;
+    let text = std::fs::read_to_string(format!("{root}{path}/{kind}.pressure")).ok()?;
+    let total = text.lines().next()?.rsplit_once("total=")?.1;
+    total.parse().ok()
+}
+
+#[test]
+fn stalls_of_a_container_and_of_a_pod_are_told() {
+    on_a_host(|host| async move {
+        let mut pod = host.pod("stalled");
+        let parent = format!("{}/pod-of-stalled", host.config.cgroup_parent);
+        pod.linux.get_or_insert_default().cgroup_parent.clone_from(&parent);
+        let sandbox = host.run(pod).await.unwrap();
+        // More than there are processors for; and files that memory has no room for.
+        let script = "for i in $(seq $(($(nproc) * 2 + 1))); do while :; do :; done & done; \
+                      while :; do dd if=/dev/zero of=/f bs=1M count=64 2>/dev/null; echo written; done";
+        let mut config = shell("main", script);
+        config.linux.as_mut().unwrap().resources = Some(LinuxContainerResources {
+            memory_limit_in_bytes: 24 * MEGABYTE,
+            ..Default::default()
+        });
+        let id = host.create(&sandbox, config).await.unwrap();
+        host.start(&id).await.unwrap();
+        while !host.log(&id).await.contains("written") {
+            tokio::task::yield_now().await;
+        }
+        let own = format!("{parent}/{id}");
+        if stalled(&own, "cpu").is_none() {
+            println!("SKIPPED: this kernel counts no pressure (PSI)");
+            host.remove(&sandbox).await.unwrap();
+            return;
+        }
+        let kinds = ["cpu", "memory", "io"];
+        let counted = |path: &str| kinds.map(|kind| stalled(path, kind).unwrap());
+        let before = (counted(&own), counted(&parent));
+        let request = PodSandboxStatsRequest {
+            pod_sandbox_id: sandbox.clone(),
+        };
+        let stats = host.runtime.pod_sandbox_stats(request).await.unwrap().stats.unwrap();
+        let after = (counted(&own), counted(&parent));
+
+        let pod = stats.linux.unwrap();
+        let container = pod.containers[0].clone();
+        let total = |psi: Option<PsiStats>| psi.unwrap().some.unwrap().total;
+        let of_container = [
+            total(container.cpu.unwrap().psi),
+            total(container.memory.unwrap().psi),
+            total(container.io.unwrap().psi),
+        ];
+        let of_pod = [
+            total(pod.cpu.unwrap().psi),
+            total(pod.memory.unwrap().psi),
+            total(pod.io.unwrap().psi),
+        ];
+        for (told, before, after) in [(of_container, before.0, after.0), (of_pod, before.1, after.1)] {
+            for (kind, told) in kinds.into_iter().zip(told) {
+                let number = kinds.iter().position(|k| *k == kind).unwrap();
+                let range = before[number]..=after[number];
+                assert!(range.contains(&told), "{kind}: {told} is not in {range:?}");
+            }
+            assert!(told[0] > 0 && told[1] > 0, "{told:?}");
+        }
+        host.remove(&sandbox).await.unwrap();
+    });
+}
