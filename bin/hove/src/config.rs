@@ -115,6 +115,8 @@ pub struct Images {
     pub pinned: Vec<String>,
     /// What they may take on the disk, in bytes; without it, what there is.
     pub quota_bytes: Option<u64>,
+    /// What they leave free of the disk, in bytes; without it, a twentieth of the disk, and 1 GiB at most.
+    pub keep_free_bytes: Option<u64>,
     /// Which may come in from where.
     pub trust: Vec<TrustRule>,
 }

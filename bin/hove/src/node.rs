@@ -173,6 +173,7 @@ impl Node {
             &settings.root,
             image::limits::Limits {
                 store_bytes: settings.images.quota_bytes,
+                keep_free_bytes: settings.images.keep_free_bytes,
                 ..Default::default()
             },
         )?;

@@ -100,7 +100,7 @@ impl Content {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Error::malformed(what, "content", e)),
+                Err(e) => return Err(Error::of_archive(what, "content", e)),
             };
             temporary
                 .as_file()

@@ -116,6 +116,21 @@ pub enum Error {
         /// What was to be added, in bytes.
         wanted: u64,
     },
+    /// The disk has no room for images.
+    #[error(
+        "No space left for images on the disk of {}: {wanted} bytes more are needed, {free} are free, and {kept_free} stay free \
+         (keep_free_bytes of [images] in the configuration); `hove image prune --all` removes images that nothing uses", dir.display()
+    )]
+    Room {
+        /// A directory on the disk.
+        dir: PathBuf,
+        /// What was to be written, as far as that is known, in bytes.
+        wanted: u64,
+        /// What is free, in bytes.
+        free: u64,
+        /// What must stay free, in bytes.
+        kept_free: u64,
+    },
     /// An entry of a layer that cannot be unpacked.
     #[error("{layer}: entry {entry:?}: {rule}")]
     Entry {
@@ -165,6 +180,14 @@ impl Error {
             action,
             path: path.as_ref().to_path_buf(),
             source: errno.into(),
+        }
+    }
+
+    /// What reading an archive failed by: an error of ours that a reader passed on, or a rule that the archive breaks.
+    pub(crate) fn of_archive(source: impl ToString, what: impl ToString, error: io::Error) -> Error {
+        match error.downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(error) => Error::malformed(source, what, error),
         }
     }
 

@@ -40,6 +40,7 @@ mod mount;
 mod progress;
 pub mod reference;
 pub mod registry;
+mod room;
 mod snapshot;
 mod store;
 

@@ -30,9 +30,12 @@ pub const SPARSE_SEGMENTS: usize = 65_536;
 pub struct Limits {
     /// What images may take on the disk, in bytes: content and unpacked layers.
     pub store_bytes: Option<u64>,
+    /// What stays free on the disk whatever images want, in bytes. Without it, a twentieth of the disk, and 1 GiB at most.
+    pub keep_free_bytes: Option<u64>,
     /// Entries per layer.
     pub entries: u64,
-    /// Bytes per layer, unpacked; holes of sparse files count.
+    /// Bytes per layer, unpacked; holes of sparse files count. Layers of models and of virtual machines' disks have tens of
+    /// gigabytes: what bounds a layer in practice is its own size (`ratio`), and the room on the disk (`keep_free_bytes`).
     pub unpacked_bytes: u64,
     /// How many times its own size a compressed layer may grow to…
     pub ratio: u64,
@@ -44,6 +47,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             store_bytes: None,
+            keep_free_bytes: None,
             entries: 4_000_000,
             unpacked_bytes: 256 << 30,
             ratio: 200,

@@ -153,6 +153,11 @@ impl Store {
         })
     }
 
+    /// The directory that it is below.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is made in one step after all that can fail.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,8 +4,12 @@
 
 mod support;
 
+use std::io::Write;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
+use image::layer::unpack;
+use image::limits::Limits;
 use image::registry::Error;
 use image::{ImageConfig, Store};
 use support::registry::{Manners, Node, Server};
@@ -82,6 +86,10 @@ async fn a_pull_that_fills_the_disk_says_so_and_gives_the_space_back() {
             Err(error @ Error::Store { .. }) => assert!(error.to_string().contains("No space left"), "{error}"),
             other => panic!("{megabytes} MB: {other:?}"),
         }
+        if megabytes == 2 {
+            // That it can't fit was known before it was fetched.
+            assert_eq!(server.seen.layers.load(Ordering::SeqCst), 0);
+        }
         assert!(node.store.list().is_empty());
         assert_eq!(node.store.fs_info().unwrap().images.inodes, 0, "{megabytes} MB");
         assert!(
@@ -92,5 +100,42 @@ async fn a_pull_that_fills_the_disk_says_so_and_gives_the_space_back() {
         // With room it works, in the same store.
         shell(&format!("mount -o remount,size=64m {at}"));
         node.pull(&server.image()).await.unwrap();
+    }
+}
+
+#[test]
+fn a_layer_that_grows_leaves_a_part_of_the_disk_free() {
+    if !is_the_child("a_layer_that_grows_leaves_a_part_of_the_disk_free") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    shell(&format!("mount -t tmpfs -o size=96m disk {}", dir.path().display()));
+    // 64 MB of zeros, in a tenth of a megabyte.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(64 << 20);
+    header.set_mode(0o644);
+    header.set_path("zeros").unwrap();
+    header.set_cksum();
+    gzip.write_all(header.as_bytes()).unwrap();
+    gzip.write_all(&vec![0; (64 << 20) + 1024]).unwrap();
+    let layer = gzip.finish().unwrap();
+    let try_it = |keep_free_bytes| {
+        let limits = Limits {
+            keep_free_bytes,
+            ..Limits::default()
+        };
+        let target = tempfile::tempdir_in(dir.path()).unwrap();
+        unpack(&layer[..], "layer", target.path(), &[], &limits, |_| {})
+    };
+    // Without a number, it is 4.8 MB of these 96.
+    try_it(None).unwrap();
+    match try_it(Some(64 << 20)) {
+        Err(image::Error::Room { free, kept_free, .. }) => {
+            assert_eq!(kept_free, 64 << 20);
+            // It was seen in time.
+            assert!(free > 32 << 20, "{free}");
+        }
+        other => panic!("{other:?}"),
     }
 }

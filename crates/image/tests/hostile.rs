@@ -519,6 +519,25 @@ fn bombs_end_at_their_limits() {
 }
 
 #[test]
+fn an_archive_that_is_a_bomb_ends_at_its_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        ratio: 50,
+        ratio_floor_bytes: 1 << 16,
+        ..Limits::default()
+    };
+    let store = Store::with_limits(&dir.path().join("root"), limits).unwrap();
+    let tar = Layer::new()
+        .entry(EntryType::Regular, "0/layer.tar", "", &vec![0; 4 << 20])
+        .bytes();
+    let archive = dir.path().join("archive.tar.zst");
+    fs::write(&archive, zstd::encode_all(&tar[..], 19).unwrap()).unwrap();
+    let error = store.import(Source::Archive(archive), None, &|_| {}).unwrap_err();
+    assert!(matches!(error, Error::Limit { name: "ratio", .. }), "{error}");
+    assert_eq!(store.fs_info().unwrap().images.bytes, 0);
+}
+
+#[test]
 fn what_is_no_archive() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("root")).unwrap();

@@ -6,16 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::layout::Blob;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::layer::compression;
+use crate::layer::bounded::Bounded;
 use crate::layer::tarball::{Kind, Reader};
 use crate::store::{Lease, Store};
 
@@ -72,61 +73,7 @@ impl<'a> Blobs<'a> {
     }
 
     fn read(name: String, stream: &mut dyn Read, store: &'a Store, lease: &Lease<'_>) -> Result<Self> {
-        let broken = |e: io::Error| match e.kind() {
-            io::ErrorKind::UnexpectedEof => Error::malformed(&name, "archive", format!("{e}: truncated?")),
-            _ => Error::malformed(&name, "archive", e),
-        };
-        let limit = store.limits.unpacked_bytes;
-        let plain = compression::decompress(BufReader::with_capacity(128 << 10, stream)).map_err(broken)?;
-        let mut reader = Reader::new(plain);
-        let mut entries = BTreeMap::new();
-        let mut small_bytes = 0;
-        while let Some(entry) = reader.next_entry().map_err(broken)? {
-            let path = String::from_utf8_lossy(&entry.path).into_owned();
-            if reader.position().saturating_add(entry.size) > limit {
-                return Err(Error::Limit {
-                    what: name,
-                    name: "unpacked_bytes",
-                    limit,
-                    unit: "bytes",
-                });
-            }
-            let value = match entry.kind {
-                Kind::File if entry.segments.is_some() => None,
-                Kind::File if entry.size <= SMALL && small_bytes + entry.size <= SMALL_TOTAL => {
-                    small_bytes += entry.size;
-                    let mut bytes = Vec::new();
-                    reader.read_to_end(&mut bytes).map_err(broken)?;
-                    Some(Entry::Small(bytes))
-                }
-                Kind::File => Some(
-                    stored(&normal(&path), entry.size, &mut reader, store, lease).map_err(|error| {
-                        // The archive ends, or its compression is broken, in the middle of a blob.
-                        match error {
-                            Error::Malformed { rule, .. } => {
-                                Error::malformed(&name, &path, format!("{rule}: truncated?"))
-                            }
-                            error => error,
-                        }
-                    })?,
-                ),
-                Kind::Symlink(target) => Some(Entry::Link(beside(&path, &String::from_utf8_lossy(&target)))),
-                Kind::HardLink(target) => Some(Entry::Link(normal(&String::from_utf8_lossy(&target)))),
-                _ => None,
-            };
-            if let Some(value) = value {
-                entries.insert(normal(&path), value);
-            }
-            if entries.len() > ENTRIES {
-                let unit = "files in an image archive";
-                return Err(Error::Limit {
-                    what: name,
-                    name: "ENTRIES",
-                    limit: ENTRIES as u64,
-                    unit,
-                });
-            }
-        }
+        let entries = read_entries(&name, stream, store, lease)?;
         Ok(Blobs {
             name,
             store,
@@ -241,6 +188,70 @@ impl<'a> Blobs<'a> {
         }
         None
     }
+}
+
+/// An archive's entries.
+fn read_entries(
+    name: &str,
+    stream: &mut dyn Read,
+    store: &Store,
+    lease: &Lease<'_>,
+) -> Result<BTreeMap<String, Entry>> {
+    let broken = |e: io::Error| match e.kind() {
+        io::ErrorKind::UnexpectedEof => Error::malformed(name, "archive", format!("{e}: truncated?")),
+        _ => Error::of_archive(name, "archive", e),
+    };
+    let limit = store.limits.unpacked_bytes;
+    let stored_bytes = AtomicU64::new(0);
+    let plain = Bounded::new(stream, &stored_bytes, name, &store.limits, store.root()).map_err(broken)?;
+    let mut reader = Reader::new(plain);
+    let mut entries = BTreeMap::new();
+    let mut small_bytes = 0;
+    while let Some(entry) = reader.next_entry().map_err(broken)? {
+        let path = String::from_utf8_lossy(&entry.path).into_owned();
+        if reader.position().saturating_add(entry.size) > limit {
+            return Err(Error::Limit {
+                what: name.to_owned(),
+                name: "unpacked_bytes",
+                limit,
+                unit: "bytes",
+            });
+        }
+        let value = match entry.kind {
+            Kind::File if entry.segments.is_some() => None,
+            Kind::File if entry.size <= SMALL && small_bytes + entry.size <= SMALL_TOTAL => {
+                small_bytes += entry.size;
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes).map_err(broken)?;
+                Some(Entry::Small(bytes))
+            }
+            Kind::File => Some(
+                stored(&normal(&path), entry.size, &mut reader, store, lease).map_err(|error| {
+                    // The archive ends, or its compression is broken, in the middle of a blob.
+                    match error {
+                        Error::Malformed { rule, .. } => Error::malformed(name, &path, format!("{rule}: truncated?")),
+                        error => error,
+                    }
+                })?,
+            ),
+            Kind::Symlink(target) => Some(Entry::Link(beside(&path, &String::from_utf8_lossy(&target)))),
+            Kind::HardLink(target) => Some(Entry::Link(normal(&String::from_utf8_lossy(&target)))),
+            _ => None,
+        };
+        if let Some(value) = value {
+            entries.insert(normal(&path), value);
+        }
+        if entries.len() > ENTRIES {
+            let unit = "files in an image archive";
+            return Err(Error::Limit {
+                what: name.to_owned(),
+                name: "ENTRIES",
+                limit: ENTRIES as u64,
+                unit,
+            });
+        }
+    }
+    Ok(entries)
 }
 
 /// Puts the current entry of an archive into the content store, unless its name says that it is there.

@@ -1,6 +1,7 @@
 //! Layers: from a tar stream to a directory that overlayfs can stack, and from a directory to a tar stream.
 
 mod ahead;
+pub mod bounded;
 pub mod compression;
 pub mod lower;
 pub mod pack;
@@ -8,13 +9,14 @@ pub mod sweep;
 pub mod tarball;
 pub mod tree;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use bounded::Bounded;
 use lower::Lower;
 use tarball::{Entry, Reader};
 use tree::{Failure, Tree};
@@ -46,18 +48,7 @@ pub fn unpack(
     progress: impl Fn(u64),
 ) -> Result<Unpacked> {
     let stored = AtomicU64::new(0);
-    let open = || {
-        let counted = Counted {
-            inner: stream,
-            stored: &stored,
-        };
-        Ok(Bounded {
-            inner: compression::decompress(BufReader::with_capacity(128 << 10, counted))?,
-            stored: &stored,
-            plain_bytes: 0,
-            limits: *limits,
-        })
-    };
+    let open = || Bounded::new(stream, &stored, name, limits, target);
     ahead::reading_ahead(open, |plain| {
         let plain = Hashed {
             inner: plain,
@@ -77,7 +68,7 @@ fn unpack_plain(
     lower: &[PathBuf],
     limits: &Limits,
 ) -> Result<Unpacked> {
-    let broken = |e: io::Error| Error::malformed(name, "layer", e);
+    let broken = |e: io::Error| Error::of_archive(name, "layer", e);
     let mut reader = Reader::new(plain);
     let lower = lower
         .iter()
@@ -144,56 +135,18 @@ fn apply(tree: &mut Tree, entry: &Entry, data: &mut impl BufRead) -> Result<(), 
 }
 
 fn entry_error(layer: &str, entry: &[u8], failure: Failure) -> Error {
+    let failure = match failure {
+        Failure::Io(what, error) => match error.downcast::<Error>() {
+            // The stream's, in the middle of a file.
+            Ok(ours) => return ours,
+            Err(error) => Failure::Io(what, error),
+        },
+        other => other,
+    };
     Error::Entry {
         layer: layer.to_string(),
         entry: String::from_utf8_lossy(entry).into_owned(),
         rule: failure.to_string(),
-    }
-}
-
-/// Counts stored bytes.
-struct Counted<'a, R> {
-    inner: R,
-    stored: &'a AtomicU64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.stored.fetch_add(n as u64, Ordering::Relaxed);
-        Ok(n)
-    }
-}
-
-/// Ends with an error when more comes out than the limits allow.
-struct Bounded<'a> {
-    inner: Box<dyn Read + 'a>,
-    stored: &'a AtomicU64,
-    plain_bytes: u64,
-    limits: Limits,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.plain_bytes += n as u64;
-        let Limits {
-            unpacked_bytes,
-            ratio,
-            ratio_floor_bytes,
-            ..
-        } = self.limits;
-        if self.plain_bytes > unpacked_bytes {
-            return Err(io::Error::other(format!(
-                "more than {unpacked_bytes} bytes unpacked (limit unpacked_bytes)"
-            )));
-        }
-        if self.plain_bytes > ratio_floor_bytes && self.plain_bytes / ratio > self.stored.load(Ordering::Relaxed) {
-            return Err(io::Error::other(format!(
-                "unpacks to more than {ratio} times its size (limit ratio)"
-            )));
-        }
-        Ok(n)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::model::Image;
 use crate::reference::Reference;
+use crate::room;
 
 /// What [`Store::collect`] gave back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,8 +124,14 @@ impl Store {
         Ok(collected)
     }
 
-    /// Makes sure that `wanted` more bytes are within the quota, if there is one: the oldest images go that nothing uses.
+    /// Makes sure that the disk has room for `wanted` more bytes, and that they are within the quota, if there is one: the oldest
+    /// images go that nothing uses.
     pub(crate) fn make_room(&self, wanted: u64) -> Result<()> {
+        self.stay_within_quota(wanted)?;
+        room::check(&self.root, wanted, &self.limits)
+    }
+
+    fn stay_within_quota(&self, wanted: u64) -> Result<()> {
         let Some(limit) = self.limits.store_bytes else {
             return Ok(());
         };
