@@ -382,17 +382,31 @@ pub fn transport(error: &reqwest::Error) -> Failure {
         return Failure::Refused(why);
     }
     let mut innermost: &dyn std::error::Error = error;
+    let mut is_of_name = false;
     while let Some(source) = innermost.source() {
+        // hyper-util says no more of it than this.
+        is_of_name |= source.to_string() == "dns error";
         innermost = source;
     }
     let what = if error.is_timeout() {
         "the time for an answer is over".to_owned()
+    } else if is_of_name {
+        nameless(&innermost.to_string())
     } else if error.is_connect() {
         format!("no connection: {innermost}")
     } else {
         format!("the connection broke: {innermost}")
     };
     Failure::Unreachable(what)
+}
+
+/// Why there is no address for a host's name, without the resolver's notes to itself.
+fn nameless(said: &str) -> String {
+    let said = said.split(" for Query").next().unwrap_or_default();
+    match said {
+        "no records found" => "there is no host of this name (DNS has no address for it)".to_owned(),
+        said => format!("its name can't be looked up: {said}"),
+    }
 }
 
 /// What TLS said, somewhere below. The source of an [`io::Error`] is not what it holds but the source of that.
@@ -474,4 +488,22 @@ fn configured_headers(headers: &[(String, String)]) -> Result<HeaderMap, String>
         map.append(HeaderName::from_bytes(name.as_bytes()).map_err(|_| broken())?, value);
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_an_address_is_said_in_plain_words() {
+        let said = r#"no records found for Query { name: Name("no.such.host.example."), query_type: AAAA }"#;
+        assert_eq!(
+            nameless(said),
+            "there is no host of this name (DNS has no address for it)"
+        );
+        assert_eq!(
+            nameless("request timed out"),
+            "its name can't be looked up: request timed out"
+        );
+    }
 }
