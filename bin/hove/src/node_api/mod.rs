@@ -30,7 +30,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-pub use images::{ImageLine, LayerStage};
+pub use images::{ImageLine, LayerStage, Login};
 pub use leases::{Leases, RETURN_TIMEOUT};
 pub use runs::{Line, LineKind};
 

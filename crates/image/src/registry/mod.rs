@@ -68,17 +68,30 @@ pub struct Config {
     pub downloads: usize,
 }
 
+/// Where docker keeps this process's user's credentials.
+fn docker_config() -> Option<PathBuf> {
+    let directory = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let docker = directory("DOCKER_CONFIG").or_else(|| directory("HOME").map(|home| home.join(".docker")));
+    docker.map(|docker| docker.join("config.json"))
+}
+
+/// What docker's configuration of this process's user has for the registry of `reference`.
+pub async fn own_credentials(reference: &Reference) -> Result<Option<Credentials>> {
+    match docker_config() {
+        Some(path) => credentials::from_docker(&path, reference.registry()).await,
+        None => Ok(None),
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
-        let directory = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let docker = directory("DOCKER_CONFIG").or_else(|| directory("HOME").map(|home| home.join(".docker")));
         Config {
             hosts_dirs: vec!["/etc/hove/certs.d".into(), "/etc/containerd/certs.d".into()],
-            docker_config: docker.map(|docker| docker.join("config.json")),
+            docker_config: docker_config(),
             trust: Trust::default(),
             stall: Duration::from_secs(60),
             downloads: 6,

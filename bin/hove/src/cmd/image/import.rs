@@ -155,7 +155,8 @@ fn upload_bar(length: u64, file: &Path) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} {msg} {bytes}/{total_bytes} {wide_bar} {elapsed}");
+    let style =
+        ProgressStyle::with_template("{spinner} {msg} {decimal_bytes}/{decimal_total_bytes} {wide_bar} {elapsed}");
     let bar = ProgressBar::new(length).with_message(file.display().to_string());
     bar.enable_steady_tick(Duration::from_millis(100));
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

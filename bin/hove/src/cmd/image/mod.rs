@@ -69,6 +69,10 @@ async fn list(client: &Client, output: Option<ImageFormat>) -> Result<ExitCode> 
         let size = view::bytes(image["sizeBytes"].as_u64().unwrap_or_default());
         let mut names = strings(&image["tags"]);
         if names.is_empty() {
+            // What was pulled by its digest goes by that.
+            names = strings(&image["digests"]);
+        }
+        if names.is_empty() {
             names.push("<none>".into());
         }
         rows.extend(

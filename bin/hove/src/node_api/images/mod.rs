@@ -27,7 +27,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::NodeApi;
 
 pub use lines::{ImageLine, LayerStage};
-pub use transfer::{export, pull, push};
+pub use transfer::{Login, export, pull, push};
 
 /// How long the next bytes of an archive may take to come.
 const IMPORT_IDLE: Duration = Duration::from_secs(60);

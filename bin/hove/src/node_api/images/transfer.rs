@@ -15,7 +15,7 @@ use image::{
     Reference,
     registry::{self, Credentials},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -38,28 +38,52 @@ pub struct Transfer {
     login: Option<Login>,
 }
 
-/// A name and its password.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Login {
-    username: String,
-    password: String,
+/// Who the caller is to the registry.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub enum Login {
+    /// By name.
+    Password {
+        /// The name.
+        username: String,
+        /// Its password.
+        password: String,
+    },
+    /// By a token for the registry's authorisation server.
+    IdentityToken(String),
+    /// By a token for the registry itself.
+    RegistryToken(String),
 }
 
-impl Transfer {
-    fn credentials(&mut self) -> Option<Credentials> {
-        self.login
-            .take()
-            .map(|Login { username, password }| Credentials::Password {
+impl From<Credentials> for Login {
+    fn from(credentials: Credentials) -> Login {
+        match credentials {
+            Credentials::Password { name, password } => Login::Password {
+                username: name,
+                password,
+            },
+            Credentials::IdentityToken(token) => Login::IdentityToken(token),
+            Credentials::RegistryToken(token) => Login::RegistryToken(token),
+        }
+    }
+}
+
+impl From<Login> for Credentials {
+    fn from(login: Login) -> Credentials {
+        match login {
+            Login::Password { username, password } => Credentials::Password {
                 name: username,
                 password,
-            })
+            },
+            Login::IdentityToken(token) => Credentials::IdentityToken(token),
+            Login::RegistryToken(token) => Credentials::RegistryToken(token),
+        }
     }
 }
 
 /// `POST images:pull`: [`lines::ImageLine`]s.
 pub async fn pull(State(api): State<NodeApi>, Json(mut transfer): Json<Transfer>) -> Result<Response> {
-    let credentials = transfer.credentials();
+    let credentials = transfer.login.take().map(Credentials::from);
     let reference = parse_reference(&transfer.image)?;
     lines::answer(|mut reporter| async move {
         let pulled = api
@@ -72,7 +96,7 @@ pub async fn pull(State(api): State<NodeApi>, Json(mut transfer): Json<Transfer>
 
 /// `POST images:push`: likewise.
 pub async fn push(State(api): State<NodeApi>, Json(mut transfer): Json<Transfer>) -> Result<Response> {
-    let credentials = transfer.credentials();
+    let credentials = transfer.login.take().map(Credentials::from);
     let image = api.images.get(&transfer.image).map_err(|error| failure(&error))?;
     let destination: Reference = parse_reference(transfer.destination.as_ref().unwrap_or(&transfer.image))?;
     lines::answer(|mut reporter| async move {
@@ -135,5 +159,28 @@ fn refusal(error: &registry::Error) -> Failure {
         }
         registry::Error::Store { .. } => Failure::internal(message),
         _ => Failure::with_code(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_comes_as_it_was_sent() {
+        let password = Credentials::Password {
+            name: "me".into(),
+            password: "secret".into(),
+        };
+        let token = |text: &str| text.to_owned();
+        for credentials in [
+            password,
+            Credentials::IdentityToken(token("a")),
+            Credentials::RegistryToken(token("b")),
+        ] {
+            let sent = serde_json::to_string(&Login::from(credentials.clone())).unwrap();
+            let come: Login = serde_json::from_str(&sent).unwrap();
+            assert_eq!(Credentials::from(come), credentials);
+        }
     }
 }
