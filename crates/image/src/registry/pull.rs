@@ -477,10 +477,17 @@ impl Pull {
             StatusCode::PARTIAL_CONTENT => 0,
             _ => *done,
         };
-        while let Some(mut chunk) = response.chunk().await.map_err(|error| match error.is_timeout() {
-            true => Failure::Stalled(self.registries.config.stall),
-            false => transport(&error),
-        })? {
+        loop {
+            // First a place for them, then bytes: nothing waits here, where it would only take memory.
+            let Ok(place) = sink.reserve().await else {
+                // The store refuses; what it says is what counts.
+                return Ok(());
+            };
+            let chunk = response.chunk().await.map_err(|error| match error.is_timeout() {
+                true => Failure::Stalled(self.registries.config.stall),
+                false => transport(&error),
+            })?;
+            let Some(mut chunk) = chunk else { break };
             let skipped = known.min(chunk.len() as u64);
             known -= skipped;
             let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or_default());
@@ -493,10 +500,7 @@ impl Pull {
                     "sends more than the {size} bytes of layer {digest}"
                 )));
             }
-            if sink.send(chunk).await.is_err() {
-                // The store refuses; what it says is what counts.
-                return Ok(());
-            }
+            place.send(chunk);
         }
         match *done == size {
             true => Ok(()),
