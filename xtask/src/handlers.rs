@@ -16,6 +16,16 @@ const OCI_RUNTIME: &str = "HOVE_TEST_OCI_RUNTIME";
 /// Where a hybrid machine's version 2 hierarchy lies, which its unbound controllers are on.
 const UNIFIED: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
 
+/// The kernel moves a controller only while nobody has a cgroup below its old hierarchy's root.
+const WITH_VERSION_1: &str = r#"
+mount -t cgroup -o "$0" hove "$1" || {
+    echo "crun's pods need $0 on version 1, which this kernel gives while no pods run elsewhere: end them and try again" >&2
+    exit 1
+}
+shift
+exec "$@"
+"#;
+
 /// What is asked for.
 #[derive(Debug, clap::Args)]
 pub struct Ask {
@@ -66,7 +76,7 @@ fn with_version_1(root: &Path, controllers: &[&str]) -> Result<Command> {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "sh", "-c"])
-        .arg(r#"mount -t cgroup -o "$0" hove "$1" && shift && exec "$@""#)
+        .arg(WITH_VERSION_1)
         .arg(controllers.join(","))
         .arg(directory)
         .arg(env!("CARGO"));

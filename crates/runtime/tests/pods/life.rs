@@ -30,7 +30,10 @@ fn what_a_container_is_told_is_for_root_alone() {
             let is_bound = ["hostname", "hosts", "resolv.conf"]
                 .iter()
                 .any(|name| file.ends_with(name));
-            assert!(is_bound || mode & 0o077 == 0, "{file:?} has mode {mode:o}");
+            // What another vendor's shim keeps there is its own; the configuration that it gets has the passwords.
+            let is_in = |dir: &str| file.components().any(|part| part.as_os_str() == dir);
+            let is_theirs = (is_in("bundle") || is_in("oci")) && !file.ends_with("config.json");
+            assert!(is_bound || is_theirs || mode & 0o077 == 0, "{file:?} has mode {mode:o}");
         }
         host.remove(&sandbox).await.unwrap();
     });
