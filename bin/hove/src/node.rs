@@ -10,6 +10,7 @@
 
 mod idle;
 mod notices;
+mod pod_cgroups;
 
 use std::{
     fs::Permissions,
@@ -218,7 +219,12 @@ impl Node {
         runtime.set_streaming_urls(Arc::new(streaming));
         let pods = match &settings.runtime_endpoint {
             None => Cri::of(runtime.clone()),
-            Some(endpoint) => Cri::of(Arc::new(cri_grpc::Client::connect(endpoint).await?)),
+            Some(endpoint) => {
+                let parent = settings.cgroup_parent.clone();
+                let client = cri_grpc::Client::connect(endpoint).await?;
+                tokio::spawn(pod_cgroups::remove_with_their_pods(objects.clone(), parent));
+                Cri::of(Arc::new(client))
+            }
         };
         let engine = sync::Engine::new(
             sync::Config {

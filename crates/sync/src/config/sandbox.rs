@@ -91,7 +91,12 @@ fn annotations(pod: &Pod) -> BTreeMap<String, String> {
 }
 
 fn cgroup_parent(node: &Node, identity: Identity<'_>) -> String {
-    format!("{}/pod{}", node.cgroup_parent.trim_end_matches('/'), identity.uid)
+    pod_cgroup(&node.cgroup_parent, identity.uid)
+}
+
+/// The cgroup of the pod with this uid, below the one of all pods.
+pub fn pod_cgroup(parent: &str, uid: &str) -> String {
+    format!("{}/pod{uid}", parent.trim_end_matches('/'))
 }
 
 /// The ports of the containers that run at the same time.
