@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use cgroup::{Cgroup, Hierarchies};
 use end_to_end::instance::{QUICK, condition, container};
-use end_to_end::{Running, example, http};
+use end_to_end::{Instance, Running, example, http};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -68,6 +68,7 @@ spec:
 fn kubelet_runs_its_pods() {
     on_a_daemon(|site| {
         site.node.import(&["busybox", "debian", "nginx"])?;
+        let own = OwnPod::run(site)?;
         let mut kubelet = Kubelet::start(site)?;
         kubelet.add("probed", PROBED)?;
         kubelet.add("two-containers", &fs::read_to_string(example("two-containers"))?)?;
@@ -79,6 +80,7 @@ fn kubelet_runs_its_pods() {
         nothing_restarts_with_the_managers(&mut kubelet, site)?;
         a_changed_manifest_changes_the_pod(&kubelet)?;
         images_are_collected_under_disk_pressure(&mut kubelet)?;
+        neither_touches_the_others(&kubelet, own)?;
 
         for name in ["probed", "two-containers", "zombies"] {
             fs::remove_file(kubelet.manifest(name))?;
@@ -89,6 +91,79 @@ fn kubelet_runs_its_pods() {
         })?;
         kubelet.end()
     });
+}
+
+/// A pod of the node's own, run by a person on the same daemon. Only it uses its image.
+const OWN: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: own}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: registry.k8s.io/e2e-test-images/busybox:1.29-2
+      imagePullPolicy: IfNotPresent
+      command: [sh, -c, 'echo begun; exec sleep 100000']
+"#;
+const OWN_IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
+
+struct OwnPod {
+    node: Instance,
+    command: Running,
+    container: Value,
+}
+
+impl OwnPod {
+    fn run(site: &Site<'_>) -> Result<OwnPod> {
+        let manifest = site.host.manifest("own", OWN)?;
+        let command = site.node.spawn(["run".as_ref(), manifest.as_os_str()])?;
+        command.wait_for_output("begun", PATIENT)?;
+        let pod = site.node.wait_for_pod("own", ready)?;
+        Ok(OwnPod {
+            node: site.node.clone(),
+            command,
+            container: container(&pod, "main").context("no container")?.clone(),
+        })
+    }
+}
+
+/// All that kubelet has done meanwhile, and the death of the daemon, went by the node's own pod; and when that ends, kubelet's
+/// pods do not notice.
+fn neither_touches_the_others(kubelet: &Kubelet, own: OwnPod) -> Result<()> {
+    let pod = own.node.pod("own")?.context("the node's own pod is gone")?;
+    let now = container(&pod, "main").context("no container")?;
+    for field in ["containerID", "restartCount", "state", "ready"] {
+        ensure!(now[field] == own.container[field], "{:#} became {now:#}", own.container);
+    }
+    ensure!(own.node.output(["exec", "own", "--", "echo", "still"])? == "still\n");
+    let image = kubelet.crictl.json(&["inspecti", OWN_IMAGE])?;
+    ensure!(image["status"]["pinned"] == true, "{image:#}");
+    let seen = kubelet.pods()?;
+    ensure!(
+        seen.iter()
+            .all(|pod| !pod["metadata"]["name"].to_string().contains("own")),
+        "{seen:#?}"
+    );
+    let listed = kubelet.crictl.json(&["pods", "-o", "json"])?;
+    let names: Vec<&Value> = listed["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|pod| &pod["metadata"]["name"])
+        .collect();
+    ensure!(!names.is_empty() && !names.contains(&&json!("own")), "{listed:#}");
+    let shown = own.node.output(["get", "pods"])?;
+    ensure!(shown.contains("own") && !shown.contains("probed"), "{shown}");
+
+    let before = identities(&kubelet.pods()?);
+    own.command.signal(Signal::INT)?;
+    own.command.wait(PATIENT)?;
+    own.node.wait_for_pod_gone("own")?;
+    kubelet.wait_for_pod("probed", ready)?;
+    let after = identities(&kubelet.pods()?);
+    ensure!(after == before, "{before:#?} became {after:#?}");
+    Ok(())
 }
 
 fn ready(pod: &Value) -> bool {
@@ -192,24 +267,26 @@ fn number(line: &str) -> Result<u64> {
     digits.parse().with_context(|| format!("line {line:?}"))
 }
 
+/// Which containers there are, and how often each was restarted.
+fn identities(pods: &[Value]) -> Vec<String> {
+    let statuses = pods
+        .iter()
+        .flat_map(|pod| pod["status"]["containerStatuses"].as_array());
+    let mut identities: Vec<String> = statuses
+        .flatten()
+        .map(|status| {
+            format!(
+                "{} {} {}",
+                status["name"], status["containerID"], status["restartCount"]
+            )
+        })
+        .collect();
+    identities.sort();
+    identities
+}
+
 /// kubelet is restarted, and the daemon killed while there is no kubelet: the same containers run.
 fn nothing_restarts_with_the_managers(kubelet: &mut Kubelet, site: &mut Site<'_>) -> Result<()> {
-    let identities = |pods: &[Value]| -> Vec<String> {
-        let statuses = pods
-            .iter()
-            .flat_map(|pod| pod["status"]["containerStatuses"].as_array());
-        let mut identities: Vec<String> = statuses
-            .flatten()
-            .map(|status| {
-                format!(
-                    "{} {} {}",
-                    status["name"], status["containerID"], status["restartCount"]
-                )
-            })
-            .collect();
-        identities.sort();
-        identities
-    };
     let before = identities(&kubelet.pods()?);
     ensure!(before.len() == 5, "{before:#?}");
     kubelet.stop()?;

@@ -1,6 +1,6 @@
 //! Who is there: sandboxes by id and by name, containers by id. Held for a look-up or an entry, never across a wait.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -96,6 +96,22 @@ impl Registry {
     pub(crate) fn sandboxes(&self) -> Vec<Handle> {
         let tables = self.lock();
         tables.sandboxes.values().filter(|s| self.shows(s)).cloned().collect()
+    }
+
+    /// The images, by id, that sandboxes use which are not shown.
+    pub(crate) fn images_of_hidden(&self) -> BTreeSet<String> {
+        if !self.hides_owned {
+            return BTreeSet::new();
+        }
+        let mut images = BTreeSet::new();
+        for sandbox in self.lock().sandboxes.values().filter(|s| !self.shows(s)) {
+            let view = sandbox.view();
+            for container in view.containers.values() {
+                images.insert(container.record.image_id.clone());
+                images.extend(container.record.image_volumes.values().cloned());
+            }
+        }
+        images
     }
 
     /// The sandbox whose id is, or alone begins with, `id`.

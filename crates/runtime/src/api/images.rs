@@ -3,7 +3,7 @@
 //! One identifier everywhere: an image's id is what PullImage returns and what a container's `image_ref` and `image_id`
 //! say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cri::v1::*;
@@ -16,9 +16,13 @@ use crate::clock::now_ns;
 use crate::node::Node;
 
 pub(super) fn list(node: &Node, filter: Option<ImageFilter>) -> Vec<Image> {
+    let hidden = node.registry.images_of_hidden();
     match name(filter.and_then(|f| f.image)) {
-        Ok(name) => node.images.get(&name).map(|i| image(node, &i)).into_iter().collect(),
-        Err(_) => node.images.list().iter().map(|i| image(node, i)).collect(),
+        Ok(name) => {
+            let found = node.images.get(&name).into_iter();
+            found.map(|i| image(node, &i, &hidden)).collect()
+        }
+        Err(_) => node.images.list().iter().map(|i| image(node, i, &hidden)).collect(),
     }
 }
 
@@ -28,7 +32,7 @@ pub(super) fn status(node: &Node, request: ImageStatusRequest) -> Result<ImageSt
     match node.images.get(&name) {
         Ok(found) => Ok(ImageStatusResponse {
             info: if request.verbose { info(&found) } else { BTreeMap::new() },
-            image: Some(image(node, &found)),
+            image: Some(image(node, &found, &node.registry.images_of_hidden())),
         }),
         Err(image::Error::NotFound { .. }) => Ok(ImageStatusResponse::default()),
         Err(e) => Err(crate::Error::from(e).into()),
@@ -122,7 +126,8 @@ fn name(spec: Option<ImageSpec>) -> Result<String> {
     }
 }
 
-fn image(node: &Node, image: &image::Image) -> Image {
+/// Whoever does not see the containers of an image would take it for unused: to a kubelet, it is pinned.
+fn image(node: &Node, image: &image::Image, hidden: &BTreeSet<String>) -> Image {
     let id = image.id.to_string();
     let (uid, username) = user(image);
     Image {
@@ -135,7 +140,7 @@ fn image(node: &Node, image: &image::Image) -> Image {
             image: id.clone(),
             ..Default::default()
         }),
-        pinned: node.images.is_pinned(image),
+        pinned: node.images.is_pinned(image) || hidden.contains(&id),
         id,
     }
 }

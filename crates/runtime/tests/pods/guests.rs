@@ -1,7 +1,7 @@
 //! What callers from outside see of the pods that an engine of the node owns: nothing.
 
 use cri::v1::*;
-use cri::{ErrorKind, RuntimeService};
+use cri::{ErrorKind, ImageService, RuntimeService};
 use futures_util::StreamExt;
 
 use crate::host::on_a_host;
@@ -29,6 +29,18 @@ fn a_guest_sees_only_what_nobody_owns() {
         };
         let hidden = guests.pod_sandbox_status(status.clone()).await.unwrap_err();
         assert_eq!(hidden.kind, ErrorKind::NotFound);
+        // An image that only a hidden container uses looks unused to who collects such.
+        let pinned = |runtime: std::sync::Arc<runtime::Runtime>| async move {
+            let images = runtime.list_images(ListImagesRequest::default()).await.unwrap().images;
+            images[0].pinned
+        };
+        assert!(!pinned(guests.clone()).await);
+        let container = host.shell(&owned, "main", "exec sleep 1000").await;
+        assert!(pinned(guests.clone()).await);
+        assert!(!pinned(host.runtime.clone()).await);
+        host.remove_container(&container).await.unwrap();
+        assert!(!pinned(guests.clone()).await);
+
         // What is not there is stopped and removed already: it answers so, and nothing happens.
         let stop = StopPodSandboxRequest {
             pod_sandbox_id: owned.clone(),
