@@ -78,6 +78,15 @@ fn order(node: &Node, request: &CheckpointContainerRequest) -> Result<Order> {
             format!("container {id} does not run: there is nothing to write down"),
         )
     })?;
+    if container.record.config.tty {
+        return Err(Error::new(
+            ErrorKind::Unimplemented,
+            format!(
+                "CheckpointContainer: container {id} has a terminal, whose other end is its supervisor's, and so can't be \
+                 written down; only containers without one can (tty: false)"
+            ),
+        ));
+    }
     if view.record.foreign.is_some() {
         return Err(Error::new(
             ErrorKind::Unimplemented,

@@ -167,6 +167,14 @@ fn what_can_not_be_written_down() {
         let refused = checkpoint(&host, "nobody", &location).await.unwrap_err();
         assert_eq!(refused.kind, ErrorKind::NotFound, "{refused}");
 
+        let mut terminal = shell("terminal", "exec sleep 1000");
+        terminal.tty = true;
+        let terminal = host.create(&sandbox, terminal).await.unwrap();
+        host.start(&terminal).await.unwrap();
+        let refused = checkpoint(&host, &terminal, &location).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Unimplemented, "{refused}");
+        assert!(refused.message.contains("has a terminal"), "{refused}");
+
         // A directory that is not there, and a node that was killed over its work.
         let runs = host.shell(&sandbox, "runs", "exec sleep 1000").await;
         let nowhere = host.dir.path().join("nowhere/x.tar");
