@@ -106,9 +106,8 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     };
     // First the name, so that nobody connects who would not be served.
     let _ = std::fs::remove_file(settings.api_socket());
-    if cri.is_some() {
-        let _ = std::fs::remove_file(settings.cri_socket());
-    }
+    // A killed daemon may have left this one, to a node that does not serve there.
+    let _ = std::fs::remove_file(settings.cri_socket());
     stop.cancel();
     // Followed logs and watches have no end of their own.
     let _ = timeout(DRAIN_TIMEOUT, server).await;
