@@ -12,8 +12,8 @@ use crate::exec::{Capped, Exec, Streams, pump_output};
 use crate::node::Node;
 use crate::status::sandbox_state;
 
-/// What ExecSync keeps of each stream; the CRI's own limit, so that an answer fits into a message.
-const EXEC_SYNC_BYTES: usize = 16 << 20;
+/// What ExecSync keeps of both streams: an answer, with a little more in it, fits into a message of 16 MiB, which is kubelet's limit.
+const EXEC_SYNC_BYTES: usize = (16 << 20) - 1024;
 
 pub(super) async fn sync(node: &Node, request: ExecSyncRequest) -> Result<ExecSyncResponse> {
     let streams = Streams {
@@ -60,11 +60,21 @@ async fn run(mut exec: Exec) -> Result<ExecSyncResponse> {
     let exit_code = code?;
     out.and(err)
         .map_err(|e| Error::internal(format!("the command's output can't be read: {e}")))?;
+    let (kept_stdout, kept_stderr) = shares(stdout.bytes.len(), stderr.bytes.len());
+    stdout.bytes.truncate(kept_stdout);
+    stderr.bytes.truncate(kept_stderr);
     Ok(ExecSyncResponse {
         stdout: stdout.bytes,
         stderr: stderr.bytes,
         exit_code,
     })
+}
+
+/// How much is kept of so many bytes of each stream: half of [`EXEC_SYNC_BYTES`], and what the other one leaves.
+fn shares(stdout: usize, stderr: usize) -> (usize, usize) {
+    let half = EXEC_SYNC_BYTES / 2;
+    let share = |mine: usize, other: usize| mine.min(half.max(EXEC_SYNC_BYTES.saturating_sub(other)));
+    (share(stdout, stderr), share(stderr, stdout))
 }
 
 pub(super) fn url(node: &Node, mut request: ExecRequest) -> Result<ExecResponse> {
@@ -120,4 +130,25 @@ fn urls(node: &Node) -> Result<&dyn cri::streaming::StreamingUrls> {
     let urls = node.streaming.get();
     urls.map(|u| &**u)
         .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the streaming server is not running yet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_fit_into_an_answer() {
+        const HALF: usize = EXEC_SYNC_BYTES / 2;
+        const ALL: usize = EXEC_SYNC_BYTES;
+        for (written, kept) in [
+            ((5, 7), (5, 7)),
+            ((ALL, 0), (ALL, 0)),
+            ((ALL, 100), (ALL - 100, 100)),
+            ((100, ALL), (100, ALL - 100)),
+            ((ALL, ALL), (HALF, HALF)),
+            ((HALF + 10, HALF - 10), (HALF + 10, HALF - 10)),
+        ] {
+            assert_eq!(shares(written.0, written.1), kept, "{written:?}");
+        }
+    }
 }
