@@ -54,7 +54,9 @@ fn documents_are_refused_by_the_command_line() {
         let refused = |file: &std::path::Path, words: &str| {
             let begin = Instant::now();
             let args = ["run".as_ref(), file.as_os_str()];
-            let ended = node.spawn_within(DOCUMENT_MEMORY_KIB, args)?.wait(QUICK)?;
+            let ended = node
+                .spawn_after(&format!("ulimit -v {DOCUMENT_MEMORY_KIB}"), args)?
+                .wait(QUICK)?;
             ensure!(ended.code() == 1, "{}: {ended:?}", file.display());
             ensure!(
                 ended.stderr.starts_with("error: ") && ended.stderr.contains(words),

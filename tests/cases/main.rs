@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod caller;
 mod cri_socket;
 mod examples;
 mod full_disk;

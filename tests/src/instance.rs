@@ -65,12 +65,9 @@ impl Instance {
         Running::start(self.command(args))
     }
 
-    /// The same with an address space of so many KiB at most: what needs more fails.
-    pub fn spawn_within<S: AsRef<OsStr>>(&self, limit_kib: u32, args: impl IntoIterator<Item = S>) -> Result<Running> {
-        let mut command = self.command_of(
-            "/bin/sh".as_ref(),
-            ["-c", &format!("ulimit -v {limit_kib} && exec \"$@\"")],
-        );
+    /// The same from a shell that has run `prelude` before: `hove` has inherited what that has changed.
+    pub fn spawn_after<S: AsRef<OsStr>>(&self, prelude: &str, args: impl IntoIterator<Item = S>) -> Result<Running> {
+        let mut command = self.command_of("/bin/sh".as_ref(), ["-c", &format!("{prelude} && exec \"$@\"")]);
         command.arg("sh").arg(&self.hove).args(args);
         Running::start(command)
     }

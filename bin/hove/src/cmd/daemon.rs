@@ -1,6 +1,6 @@
 //! `hove daemon`: runs the node.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
@@ -11,7 +11,13 @@ use crate::{args::Daemon, config::Settings, node, reach::Started};
 /// Threads for requests; what blocks (images, the kernel) has threads of its own.
 const WORKERS: usize = 2;
 
+/// How long a read of a stream whose client is gone may keep the process.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
+
 pub fn daemon(settings: impl FnOnce() -> Result<Settings>, args: &Daemon) -> Result<ExitCode> {
+    // A node that a command starts outlives it: its locks, its pipes and its umask are the command's own.
+    sys::inherited::close_all()?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     if args.detached {
         // A session of its own: the terminal's signals are not for it. Fails only for a session's leader, which it is then.
         let _ = rustix::process::setsid();
@@ -23,6 +29,8 @@ pub fn daemon(settings: impl FnOnce() -> Result<Settings>, args: &Daemon) -> Res
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // By eprintln!, which panics where standard error can't be written either: on a full disk.
+        .log_internal_errors(false)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -33,15 +41,15 @@ pub fn daemon(settings: impl FnOnce() -> Result<Settings>, args: &Daemon) -> Res
             if args.detached { tell(&Started::Ready) } else { Ok(()) }
         }))
     });
-    // Reads of a stream whose client is gone must not keep the process.
-    runtime.shutdown_background();
+    // What still holds the stores goes before the lock, which `result` has: the next node opens them as soon as it has that.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     if args.detached
         && let Err(error) = &result
     {
         // Nobody reads it any more when the node was ready before.
         let _ = tell(&Started::Failed(format!("{error:#}")));
     }
-    result.map(|()| ExitCode::SUCCESS)
+    result.map(|_lock| ExitCode::SUCCESS)
 }
 
 /// Says it to the command that started us, then lets go of its pipe.
