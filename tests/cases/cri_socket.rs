@@ -55,3 +55,36 @@ fn a_daemon_serves_the_cri() {
         Ok(())
     });
 }
+
+/// A command that found a daemon dead, and started a node, does not keep the next daemon out.
+#[test]
+fn a_daemon_takes_over_from_a_commands_node() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        node.import(&["busybox"])?;
+        let manifest = host.manifest(
+            "stays.yaml",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: stays}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+             - {name: c, image: 'localhost/hove/busybox:1', imagePullPolicy: Never, command: [sleep, '1000']}\n",
+        )?;
+        node.output(["run".as_ref(), "--detach".as_ref(), manifest.as_os_str()])?;
+        let before = node.wait_for_pod("stays", |pod| pod["status"]["phase"] == "Running")?;
+
+        let daemon = node.spawn(["daemon"])?;
+        daemon.wait_for_words("the node is ready", QUICK)?;
+        ensure!(node.state().join("hove.sock").exists());
+        let after = node.wait_for_pod("stays", |pod| pod["status"]["phase"] == "Running")?;
+        let id = |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
+        ensure!(id(&before) == id(&after) && id(&after).is_string(), "{before} {after}");
+        let refused = node.refused(["daemon"])?;
+        ensure!(refused.contains("another node owns"), "{refused}");
+
+        node.output(["delete", "pod", "stays"])?;
+        node.wait_for_pod_gone("stays")?;
+        daemon.signal(Signal::TERM)?;
+        let ended = daemon.wait(PATIENT)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        node.output(["get", "pods"])?;
+        Ok(())
+    });
+}

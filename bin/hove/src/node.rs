@@ -47,13 +47,14 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a node until a signal comes, or, with `until_idle`, until nothing is left to do. Calls `ready` when it serves.
-pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Returns the lock of the state directory, to be kept until nothing of the node is left in this process.
+pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
     if !rustix::process::geteuid().is_root() {
         bail!("a node needs root: run `hove daemon` as root");
     }
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     reach::create_state_directory(&settings.state)?;
-    let lock = own_state(&settings).await?;
+    let lock = own_state(&settings, until_idle).await?;
     let (node, engine) = match Node::compose(&settings).await {
         Ok(composed) => composed,
         Err(error) => {
@@ -68,6 +69,7 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
         true => None,
         false => Some(node.serve_cri(&settings, stop.clone())?),
     };
+    let retirement = until_idle.then(CancellationToken::new);
     let leases = Leases::new(node.objects.clone(), stop.clone());
     leases.end_those_of_other_boots()?;
     let settled = engine.settled();
@@ -82,7 +84,7 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
     leases.await_clients(RETURN_TIMEOUT)?;
     let server = tokio::spawn(streaming::serve::serve(
         listener,
-        node.router(&settings, leases),
+        node.router(&settings, leases, retirement.clone()),
         stop.clone(),
     ));
     tracing::info!(state = %settings.state.display(), root = %settings.root.display(), "the node is ready");
@@ -94,8 +96,15 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
             false => std::future::pending().await,
         }
     };
+    let retired = async {
+        match &retirement {
+            Some(retirement) => retirement.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
     let is_idle = tokio::select! {
         idle = idle => { idle?; true }
+        () = retired => { tracing::info!("a daemon takes over"); false }
         _ = signals.0.recv() => false,
         _ = signals.1.recv() => false,
         ended = &mut engine => bail!("the engine ended: {}", match ended {
@@ -125,13 +134,10 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
         tracing::info!("nothing is left to do");
         node.leave_nothing(&settings).await;
     }
-    // The stores have locks of their own: whoever waits for ours must find them free.
-    drop(node);
     if is_idle {
         remove_state(&settings.state);
     }
-    drop(lock);
-    Ok(())
+    Ok(lock)
 }
 
 /// The parts that requests and the end of the node need.
@@ -267,7 +273,7 @@ impl Node {
         }))
     }
 
-    fn router(&self, settings: &Settings, leases: Leases) -> axum::Router {
+    fn router(&self, settings: &Settings, leases: Leases, retirement: Option<CancellationToken>) -> axum::Router {
         let kubernetes = apiserver::router(apiserver::Api {
             objects: self.objects.clone(),
             runtime: self.pods.runtime.clone(),
@@ -279,6 +285,7 @@ impl Node {
             images: self.images.clone(),
             registries: self.runtime.registries(),
             leases,
+            retirement,
             network: self.network.clone(),
             pulls: self.pods.images.clone(),
             runtime: self.pods.runtime.clone(),
@@ -306,8 +313,9 @@ impl Node {
     }
 }
 
-/// One node per state directory. A former one that ends right now is waited for; one that serves is not.
-async fn own_state(settings: &Settings) -> Result<OwnedFd> {
+/// One node per state directory. A former one that ends right now is waited for; one that serves is not, unless a command has started
+/// it and this one comes to stay: a command that found a daemon dead must not keep the next one out.
+async fn own_state(settings: &Settings, until_idle: bool) -> Result<OwnedFd> {
     let path = settings.state.join("lock");
     if let Some(lock) = reach::try_lock(&path)? {
         return Ok(lock);
@@ -318,15 +326,20 @@ async fn own_state(settings: &Settings) -> Result<OwnedFd> {
     };
     // An ending node takes its name away first. That somebody holds a dead one's lock and socket is no sign of life: a
     // supervisor that was just being started does, until it is its own program.
-    if reach::answers(&Client::new(settings.api_socket())).await? {
+    let former = Client::new(settings.api_socket());
+    if reach::answers(&former).await? && (until_idle || !reach::retire(&former).await?) {
         return Err(taken());
     }
     tracing::info!(
         "another node has {}: it may take {LOCK_TIMEOUT:?} to end",
         path.display()
     );
-    let lock = timeout(LOCK_TIMEOUT, reach::lock(&path, FlockOperation::LockExclusive)).await;
-    lock.map_err(|_| taken())?
+    tokio::select! {
+        lock = reach::lock(&path, FlockOperation::LockExclusive) => lock,
+        () = tokio::time::sleep(LOCK_TIMEOUT) => Err(taken()),
+        // It did not end, it began.
+        began = reach::begins(&former), if until_idle => began.and(Err(taken())),
+    }
 }
 
 /// The socket for root alone.

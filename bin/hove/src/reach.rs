@@ -1,15 +1,19 @@
 //! Finds the node, or starts one.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io::ErrorKind,
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::Path,
     process::Stdio,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use http::Method;
 use rustix::{
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
@@ -24,6 +28,7 @@ use tokio::{
 use crate::{
     client::{Client, Error},
     config::Settings,
+    node_api,
 };
 
 /// How long a node may take to start: recovery of many pods included.
@@ -61,6 +66,10 @@ pub async fn node(settings: &Settings) -> Result<Client> {
         return Ok(client);
     }
     if let Err(error) = start(settings).await {
+        // A daemon that was starting by itself has the directory.
+        if answers(&client).await? {
+            return Ok(client);
+        }
         remove_unused(&settings.state);
         return Err(error);
     }
@@ -83,14 +92,18 @@ fn remove_unused(state: &Path) {
 /// [`RESTART_PATIENCE`] to start it, so that nothing is put in its place.
 pub async fn next_node(settings: &Settings) -> Result<Client> {
     let client = Client::new(settings.api_socket());
-    let begin = Instant::now();
-    while begin.elapsed() < RESTART_PATIENCE {
-        if answers(&client).await? {
-            return Ok(client);
-        }
+    match timeout(RESTART_PATIENCE, begins(&client)).await {
+        Ok(began) => began.map(|()| client),
+        Err(_) => node(settings).await,
+    }
+}
+
+/// Returns when a node answers.
+pub async fn begins(client: &Client) -> Result<()> {
+    while !answers(client).await? {
         tokio::time::sleep(RESTART_LOOK).await;
     }
-    node(settings).await
+    Ok(())
 }
 
 /// Whether a node answers; an error when one may be there that this user can't reach.
@@ -110,11 +123,22 @@ pub async fn answers(client: &Client) -> Result<bool> {
     }
 }
 
+/// Asks the node to make room for one that comes to stay. One that was started to stay refuses.
+pub async fn retire(client: &Client) -> Result<bool> {
+    let path = format!("{}/node:retire", node_api::BASE);
+    match client.json::<serde_json::Value>(Method::POST, &path, None).await {
+        // It may be gone before it has answered.
+        Ok(_) | Err(Error::NoNode(_) | Error::Broken(_)) => Ok(true),
+        Err(Error::Refused { .. }) => Ok(false),
+    }
+}
+
 async fn start(settings: &Settings) -> Result<()> {
     let log_path = settings.state.join("node.log");
     let log = File::options()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(&log_path)
         .with_context(|| log_path.display().to_string())?;
     let mut command = Command::new(std::env::current_exe().context("/proc/self/exe")?);
@@ -160,12 +184,15 @@ async fn start(settings: &Settings) -> Result<()> {
 
 /// Makes the state directory, for root alone.
 pub fn create_state_directory(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path)
-        .with_context(|| path.display().to_string())
+    let made = || {
+        if path.is_dir() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(path)?;
+        // Whatever the caller's umask.
+        std::fs::set_permissions(path, Permissions::from_mode(0o711))
+    };
+    made().with_context(|| path.display().to_string())
 }
 
 /// Opens and locks `path`, waiting for the lock if `operation` does. The file's owner removes it in the end, so a lock

@@ -12,6 +12,7 @@
 //! images:tag, images:prune                             POST
 //! images:mount, images:unmount, images:mounts          POST, POST, GET
 //! images/NAME…                                         GET, DELETE
+//! node:retire                                          POST ends a node that a command has started, for a daemon that comes to stay
 //! ```
 
 mod images;
@@ -24,11 +25,14 @@ mod tests;
 
 use std::sync::Arc;
 
+use apiserver::Failure;
 use axum::{
     Json, Router,
+    extract::State,
     routing::{get, post},
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 pub use images::{ImageLine, LayerStage, Login};
 pub use leases::{Leases, RETURN_TIMEOUT};
@@ -52,6 +56,8 @@ pub struct NodeApi {
     pub leases: Leases,
     /// How those get here that are not.
     pub pulls: Arc<dyn cri::ImageService>,
+    /// Ends the node, if it is one that a command has started.
+    pub retirement: Option<CancellationToken>,
     /// Whose host ports are whose.
     pub network: Arc<network::Network>,
     /// The runtime, behind the CRI.
@@ -87,9 +93,19 @@ pub fn router(api: NodeApi) -> Router {
             &format!("{BASE}/images/{{*name}}"),
             get(images::inspect).delete(images::remove),
         )
+        .route(&format!("{BASE}/node:retire"), post(retire))
         // An archive has any size.
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(api)
+}
+
+/// `POST node:retire`.
+async fn retire(State(api): State<NodeApi>) -> Result<Json<Value>, Failure> {
+    let retirement = api
+        .retirement
+        .ok_or_else(|| Failure::conflict("this node was started by `hove daemon`, and stays until it is stopped"))?;
+    retirement.cancel();
+    Ok(Json(json!({})))
 }
 
 async fn resources() -> Json<Value> {

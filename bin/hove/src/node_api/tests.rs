@@ -35,6 +35,7 @@ impl Node {
             objects,
             registries: image::registry::Registries::new(images.clone(), image::registry::Config::default()),
             images,
+            retirement: None,
             network,
             pulls: Arc::new(Empty),
             runtime: Arc::new(Empty),
