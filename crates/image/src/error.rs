@@ -118,8 +118,8 @@ pub enum Error {
     },
     /// The disk has no room for images.
     #[error(
-        "No space left for images on the disk of {}: {wanted} bytes more are needed, {free} are free, and {kept_free} stay free \
-         (keep_free_bytes of [images] in the configuration); `hove image prune --all` removes images that nothing uses", dir.display()
+        "No space left for images on the disk of {}: {free} bytes are free, of which {kept_free} stay so (keep_free_bytes of [images] in \
+         the configuration){}; `hove image prune --all` removes images that nothing uses", dir.display(), needed(*wanted)
     )]
     Room {
         /// A directory on the disk.
@@ -159,6 +159,13 @@ pub enum Error {
         /// What it said.
         source: Box<redb::Error>,
     },
+}
+
+fn needed(wanted: u64) -> String {
+    match wanted {
+        0 => String::new(),
+        wanted => format!(", and {wanted} more are needed"),
+    }
 }
 
 impl Error {

@@ -130,6 +130,11 @@ fn a_layer_that_grows_leaves_a_part_of_the_disk_free() {
     };
     // Without a number, it is 4.8 MB of these 96.
     try_it(None).unwrap();
+    // Where there is none already, nothing is begun.
+    match try_it(Some(97 << 20)) {
+        Err(image::Error::Room { free, .. }) => assert!(free > 90 << 20, "{free}"),
+        other => panic!("{other:?}"),
+    }
     match try_it(Some(64 << 20)) {
         Err(image::Error::Room { free, kept_free, .. }) => {
             assert_eq!(kept_free, 64 << 20);

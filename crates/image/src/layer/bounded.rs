@@ -31,7 +31,7 @@ impl<'a> Bounded<'a> {
     /// Decompresses `stream`, of which `stored` tells how much was read. What comes out is written below `dir`; `name` is what errors call it.
     ///
     /// # Errors
-    /// It does not begin as anything that is known.
+    /// It does not begin as anything that is known, or there is no room already.
     pub fn new(
         stream: impl Read + 'a,
         stored: &'a AtomicU64,
@@ -39,6 +39,7 @@ impl<'a> Bounded<'a> {
         limits: &Limits,
         dir: &'a Path,
     ) -> io::Result<Bounded<'a>> {
+        room::check(dir, 0, limits).map_err(io::Error::other)?;
         let counted = Counted { inner: stream, stored };
         Ok(Bounded {
             inner: decompress(BufReader::with_capacity(BUFFER, counted))?,
