@@ -207,7 +207,7 @@ struct Layer {
 }
 
 impl Layer {
-    /// What is being done to it now; nothing, when it waits for those below it.
+    /// What is being done to it now; nothing, when it waits for a connection, or for those below it.
     fn update(&mut self, seen: &Seen, doing: &'static str) -> Option<&'static str> {
         self.total_bytes = seen.total_bytes;
         match seen.stage {
@@ -220,7 +220,7 @@ impl Layer {
         } else if self.is_unpacking {
             Some("unpacking")
         } else {
-            (self.moved_bytes < self.total_bytes).then_some(doing)
+            (0 < self.moved_bytes && self.moved_bytes < self.total_bytes).then_some(doing)
         }
     }
 }
@@ -304,6 +304,7 @@ mod tests {
     #[test]
     fn a_bar_stands_for_a_layer_that_moves_or_is_unpacked() {
         let mut layer = Layer::default();
+        assert_eq!(layer.update(&seen(LayerStage::Moving, 0), "pulling"), None);
         assert_eq!(layer.update(&seen(LayerStage::Moving, 7), "pulling"), Some("pulling"));
         assert_eq!(layer.update(&seen(LayerStage::Moving, 2_000_000), "pulling"), None);
         assert_eq!(
