@@ -228,7 +228,9 @@ impl Server {
                 "asks for credentials of another kind than those given".to_owned(),
             )),
             None => Err(Failure::Denied(
-                "asks for credentials, and there are none for it".to_owned(),
+                "asks for credentials, and there are none for it: --username with --password-stdin, a pod's imagePullSecrets and docker's \
+                 config.json are where they come from"
+                    .to_owned(),
             )),
         }
     }
