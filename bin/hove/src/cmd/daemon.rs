@@ -38,6 +38,8 @@ pub fn daemon(settings: impl FnOnce() -> Result<Settings>, args: &Daemon) -> Res
         .build()?;
     let result = settings().and_then(|settings| {
         runtime.block_on(node::run(settings, args.until_idle, || {
+            // Most of the start's pages are never touched again.
+            sys::memory::forget_the_start();
             if args.detached { tell(&Started::Ready) } else { Ok(()) }
         }))
     });
