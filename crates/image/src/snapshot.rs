@@ -4,7 +4,7 @@
 //! ROOT/snapshots/N/fs               a layer, unpacked once per chain id; which chain it is, the database knows
 //! ROOT/snapshots/N/{fs,work}        what one container writes …
 //! ROOT/snapshots/N/snapshot.json    … and whose it is, on which layers
-//! ROOT/snapshots/.new-N             being made; swept when the store opens
+//! ROOT/snapshots/.new-N-RANDOM      being made; swept when the store opens
 //! ROOT/snapshots/empty/fs           stands below images without layers: overlayfs wants one
 //! ```
 //!
@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,9 @@ const USAGE_DEPTH: usize = 200;
 /// `ROOT/snapshots`.
 pub struct Snapshots {
     dir: PathBuf,
+    /// In the names of what is being made: from its name ext4 has the part of the disk where a directory begins ([`spread`]), and
+    /// numbers come again.
+    salt: u64,
 }
 
 /// A container's snapshot.
@@ -86,7 +90,8 @@ impl Snapshots {
     /// Opens the directory; `is_layer` tells which numbers the database knows. Everything that is neither a layer nor
     /// a whole snapshot, nor below one, was being made when a process died, and is removed.
     pub fn open(dir: PathBuf, is_layer: impl Fn(u64) -> bool) -> Result<(Self, Found)> {
-        let snapshots = Snapshots { dir };
+        let salt = RandomState::new().build_hasher().finish();
+        let snapshots = Snapshots { dir, salt };
         let dir = &snapshots.dir;
         fs::create_dir_all(dir.join("empty/fs")).map_err(Error::io("making", dir))?;
         spread(dir);
@@ -150,19 +155,21 @@ impl Snapshots {
         self.dir.join("empty/fs")
     }
 
+    /// What a layer or a snapshot is called while it is being made.
+    fn unnamed(&self, number: u64) -> String {
+        format!(".new-{number}-{:016x}", self.salt)
+    }
+
     /// An empty directory for a layer, under its temporary name.
     pub fn new_layer(&self, number: u64) -> Result<PathBuf> {
-        let fs = self.dir.join(format!(".new-{number}/fs"));
+        let fs = self.dir.join(self.unnamed(number)).join("fs");
         fs::create_dir_all(&fs).map_err(Error::io("making", &fs))?;
         Ok(fs)
     }
 
     /// Gives a layer its name.
     pub fn commit_layer(&self, number: u64) -> Result<()> {
-        let (from, to) = (
-            self.dir.join(format!(".new-{number}")),
-            self.dir.join(number.to_string()),
-        );
+        let (from, to) = (self.dir.join(self.unnamed(number)), self.dir.join(number.to_string()));
         fs::rename(&from, &to).map_err(Error::io("renaming", &from))
     }
 
@@ -174,12 +181,12 @@ impl Snapshots {
 
     /// Removes what `new_layer` made.
     pub fn abandon_layer(&self, number: u64) -> Result<()> {
-        self.remove_named(&format!(".new-{number}"))
+        self.remove_named(&self.unnamed(number))
     }
 
     /// Makes a container's snapshot. Its root looks like that of the topmost layer, whose place it takes.
     pub fn create(&self, writable: &Writable) -> Result<()> {
-        let new = self.dir.join(format!(".new-{}", writable.number));
+        let new = self.dir.join(self.unnamed(writable.number));
         let named = self.dir.join(writable.number.to_string());
         let made = self.fill_new(writable, &new).and_then(|()| {
             let reached = sys::failpoint!("image.snapshot.made");
@@ -296,7 +303,9 @@ mod tests {
             println!("SKIPPED: this file system has no such mark");
             return;
         }
-        Snapshots::open(dir.path().to_path_buf(), |_| false).unwrap();
+        let open = || Snapshots::open(dir.path().to_path_buf(), |_| false).unwrap().0;
+        let (one, other) = (open(), open());
+        assert_ne!(one.unnamed(1), other.unnamed(1));
         assert!(ioctl_getflags(&opened).unwrap().contains(IFlags::TOPDIR));
     }
 }
