@@ -16,6 +16,9 @@ const PROGRAM: &str = "criu";
 /// How many of its complaints are passed on.
 const COMPLAINTS: usize = 3;
 
+/// Since this version it can be told not to stop a network.
+const WITHOUT_LOCK: (u32, u32) = (3, 18);
+
 /// criu complains of what a process without CAP_SYS_RESOURCE can't have, and goes on.
 const HARMLESS: &str = "rlimit: ";
 
@@ -53,7 +56,8 @@ pub(super) fn dump(first: i32, processes: &BTreeSet<i32>, images: &Path, work: &
         // Limits are the container's, not its processes'.
         .arg("--manage-cgroups=ignore")
         // What goes on between a container and others stays as it is, and is written down as ended.
-        .args(["--tcp-close", "--network-lock", "skip", "--ext-unix-sk", "--file-locks"])
+        .args(["--tcp-close", "--ext-unix-sk", "--file-locks"])
+        .args(leaves_the_network_alone().then_some("--network-lock=skip"))
         // What is bound from the host is named, not copied.
         .args(["--external", "mnt[]:sm"])
         .args(external(first, processes).flat_map(|name| ["--external".to_owned(), name]));
@@ -64,6 +68,19 @@ pub(super) fn dump(first: i32, processes: &BTreeSet<i32>, images: &Path, work: &
     let log = fs::read_to_string(work.join("dump.log")).unwrap_or_default();
     let said = format!("{log}\n{}", String::from_utf8_lossy(&output.stderr));
     Err(cri::Error::internal(format!("criu could not dump the container: {}", complaints(&said))).into())
+}
+
+/// Whether it can leave the pod's network alone. An older one stops its packets for a moment, by iptables.
+fn leaves_the_network_alone() -> bool {
+    let output = Command::new(PROGRAM).arg("--version").stdin(Stdio::null()).output();
+    output.is_ok_and(|output| version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|v| v >= WITHOUT_LOCK))
+}
+
+/// From `Version: 4.2.1`.
+fn version(said: &str) -> Option<(u32, u32)> {
+    let number = said.lines().find_map(|line| line.strip_prefix("Version:"))?;
+    let mut parts = number.trim().split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
 }
 
 fn run(command: &mut Command) -> std::io::Result<Output> {
@@ -170,6 +187,14 @@ mod tests {
             "Can't lookup mount=24 for fd=0 path=/dev/null; vdso: Unexpected rt vDSO area bounds"
         );
         assert_eq!(complaints(""), "it does not say why");
+    }
+
+    #[test]
+    fn which_criu_it_is() {
+        assert_eq!(version("Version: 4.2.1\n"), Some((4, 2)));
+        assert_eq!(version("Version: 3.17.1\nGitID: v3.17.1\n"), Some((3, 17)));
+        assert!(version("Version: 3.17.1") < Some(WITHOUT_LOCK));
+        assert_eq!(version("criu"), None);
     }
 
     #[test]
