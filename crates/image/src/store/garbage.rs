@@ -33,7 +33,11 @@ impl Store {
     /// Never collects images of these names: references, or with a star at their end all that begin so.
     pub fn pin(&self, names: &[String]) {
         let whole = |name: &String| match name.parse::<Reference>() {
-            Ok(reference) => reference.to_string(),
+            // An image is known by its tags and by its digests, one by one.
+            Ok(reference) => match reference.digest() {
+                Some(digest) => reference.with_digest(digest),
+                None => reference.to_string(),
+            },
             Err(_) => name.clone(),
         };
         self.state().pinned = names.iter().map(whole).collect();

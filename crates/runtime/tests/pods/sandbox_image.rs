@@ -139,7 +139,10 @@ fn its_program_is_the_first_process() {
 fn garbage_collection_leaves_it() {
     on_a_host(|host| async move {
         import(&host, &["sleep", "100000"]);
-        let host = with_image(host, PAUSE).await;
+        // As careful people name one: by tag and digest.
+        let digest = host.images.get(PAUSE).unwrap().digests[0].clone();
+        let (_, digest) = digest.split_once('@').unwrap();
+        let host = with_image(host, &format!("{PAUSE}@{digest}")).await;
         host.images.prune(true).unwrap();
         let sandbox = host.run(host.pod("first")).await.unwrap();
         host.images.prune(true).unwrap();
