@@ -14,7 +14,7 @@ use crate::{root, spec};
 use shim_api::RootMount;
 
 impl Sandbox {
-    /// Makes the snapshot on which the first process will stand; it keeps the image until the sandbox stops. The image is
+    /// Makes the snapshot on which the first process will stand; it keeps the image until the sandbox is removed. The image is
     /// pulled if it is not here.
     pub(super) async fn hold_image(&mut self) -> Result<()> {
         let Some(name) = self.node.config.sandbox_image.clone() else {

@@ -125,7 +125,6 @@ impl Sandbox {
     async fn undo_namespaced(&mut self, failures: &mut Failures) {
         self.undo_networked(failures).await;
         failures.note(unmount(&self.dir.shm()));
-        failures.note(self.release_image().await);
         failures.note(sys::failpoint!("sandbox.undo.namespaced").map_err(Error::from));
     }
 
@@ -139,6 +138,8 @@ impl Sandbox {
                     .tell(ContainerEventType::ContainerDeletedEvent, id.as_str(), &self.state);
             }
         }
+        // As the containers' own layers, it outlives a stop, which must succeed where the root can't be written to.
+        failures.note(self.release_image().await);
         failures.note(sys::failpoint!("sandbox.remove.containers").map_err(Error::from));
         if failures.0.is_empty() {
             failures.note(remove_sandbox_dir(&self.dir));

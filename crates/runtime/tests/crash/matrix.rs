@@ -163,12 +163,13 @@ async fn accounts_for_everything(place: &Place, node: &Node, clean: &Snapshot) -
         .filter(|c| c.state() == ContainerState::ContainerRunning);
     // A shim and a pause for each sandbox, a program for each container.
     let processes = 2 * ready + running.count();
+    let roots = if place.has_sandbox_image() { sandboxes.len() } else { 0 };
     let expected = [
         ("sandbox directories", entries("sandboxes"), sandboxes.len()),
         ("net namespaces", entries("netns"), ready),
         ("attachments", entries("network/attachments"), ready),
-        // Of its root and of its image volume.
-        ("snapshots", snapshots, 2 * containers.len()),
+        // Of its root and of its image volume; and those that images' programs stand on in pause's place.
+        ("snapshots", snapshots, 2 * containers.len() + roots),
         ("processes", place.settled_processes(processes), processes),
     ];
     for (what, found, told) in expected {
@@ -179,6 +180,20 @@ async fn accounts_for_everything(place: &Place, node: &Node, clean: &Snapshot) -
         }
     }
     Ok(())
+}
+
+/// The same where an image's program takes pause's place.
+#[test]
+fn killed_with_a_sandbox_image() {
+    let is_a_sandboxs = |point: &str| is_nodes(point) && point.starts_with("sandbox.");
+    go_through(is_a_sandboxs, |place, clean, case| {
+        place.use_sandbox_image();
+        let output = run(place, Task::Live, &format!("{case}=kill"));
+        if output.status.signal() != Some(SIGKILL) && !output.status.success() {
+            return Err(format!("it was not killed there: {}", said(&output)));
+        }
+        converges(place, clean)
+    });
 }
 
 #[test]

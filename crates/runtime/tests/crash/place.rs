@@ -45,7 +45,21 @@ impl Place {
     pub fn config(&self) -> Config {
         let mut config = Config::below(&self.state(), &shim());
         config.cgroup_parent = self.cgroup_parent.clone();
+        config.sandbox_image = self.has_sandbox_image().then(|| IMAGE.to_owned());
         config
+    }
+
+    /// From now on, every node of this place starts its sandboxes from the image.
+    pub fn use_sandbox_image(&self) {
+        fs::write(self.mark(), "").unwrap();
+    }
+
+    pub fn has_sandbox_image(&self) -> bool {
+        self.mark().exists()
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.dir.join("sandbox-image")
     }
 
     /// Starts a node, as `hove daemon` does.
@@ -235,6 +249,8 @@ fn import_busybox(place: &Place) {
     }
     let config = image::ImageConfig {
         env: vec!["PATH=/bin".into()],
+        // What a sandbox of it does; containers say what they run.
+        entrypoint: vec!["sleep".into(), "100000".into()],
         ..Default::default()
     };
     let images = image::Store::open(&place.root()).unwrap();
