@@ -111,7 +111,8 @@ async fn create(
         volumes: place.volumes,
         image_id: &image.id,
     };
-    let mut config = container::config(pod, spec, start, &around);
+    let mut config = container::config(pod, spec, start, &around)
+        .map_err(|message| failed("CreateContainerConfigError", message))?;
     if let Some(users) = place.users {
         users.give_to_container(&mut config);
     }

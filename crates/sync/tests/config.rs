@@ -36,6 +36,10 @@ fn node() -> Node {
 }
 
 fn made(pod: &Pod, n: usize) -> v1::ContainerConfig {
+    try_made(pod, n).unwrap()
+}
+
+fn try_made(pod: &Pod, n: usize) -> Result<v1::ContainerConfig, String> {
     let volumes = BTreeMap::from([("v".to_owned(), PathBuf::from("/host/v"))]);
     let around = container::Surroundings {
         node: &node(),
@@ -331,4 +335,26 @@ fn a_container_dies_whole_where_the_kernel_can_do_it() {
         ..node()
     };
     assert!(unified(&v1).is_empty());
+}
+
+/// A small spec may mean an endless text: it is refused before it is there.
+#[test]
+fn references_that_double_are_refused() {
+    let bomb = |last: usize| {
+        let doubled = (1..=last).map(|n| format!("{{name: A{n}, value: \"$(A{})$(A{})\"}}", n - 1, n - 1));
+        let env: Vec<String> = std::iter::once("{name: A0, value: xx}".to_owned())
+            .chain(doubled)
+            .collect();
+        env.join(", ")
+    };
+    let with = |rest: String| pod(&format!("{{containers: [{{name: c, image: i, {rest}}}]}}"));
+    let longest = with(format!("env: [{}]", bomb(16)));
+    assert_eq!(made(&longest, 0).envs[16].value.len(), 128 << 10);
+    let why = try_made(&with(format!("env: [{}]", bomb(60))), 0).unwrap_err();
+    assert!(why.starts_with("env A17: longer than 131072 bytes"), "{why}");
+    let why = try_made(&with(format!("env: [{}], args: [a, \"$(A16)$(A16)\"]", bomb(16))), 0).unwrap_err();
+    assert!(why.starts_with("args[1]: longer than"), "{why}");
+    let many = vec!["\"$(A16)\""; 49].join(", ");
+    let why = try_made(&with(format!("env: [{}], command: [{many}]", bomb(16))), 0).unwrap_err();
+    assert!(why.starts_with("command[48]: more than 6291456 bytes"), "{why}");
 }

@@ -26,15 +26,20 @@ pub struct Surroundings<'a> {
     pub image_id: &'a str,
 }
 
-/// The configuration of the container that `start` decided on.
-pub fn config(pod: &Pod, container: &Container, start: &Start, around: &Surroundings<'_>) -> ContainerConfig {
+/// The configuration of the container that `start` decided on, or what is wrong with its spec.
+pub fn config(
+    pod: &Pod,
+    container: &Container,
+    start: &Start,
+    around: &Surroundings<'_>,
+) -> Result<ContainerConfig, String> {
     let spec = pod.spec.clone().unwrap_or_default();
     let identity = Identity::of(pod);
-    let envs = environment::variables(pod, container, around.node, around.pod_ips);
+    let envs = environment::variables(pod, container, around.node, around.pod_ips)?;
     let mut labels: BTreeMap<String, String> = identity_labels(identity).into_iter().collect();
     labels.insert(labels::CONTAINER_NAME.into(), container.name.clone());
     let image = container.image.clone().unwrap_or_default();
-    ContainerConfig {
+    Ok(ContainerConfig {
         metadata: Some(ContainerMetadata {
             name: container.name.clone(),
             attempt: start.attempt,
@@ -44,8 +49,8 @@ pub fn config(pod: &Pod, container: &Container, start: &Start, around: &Surround
             user_specified_image: image,
             ..ImageSpec::default()
         }),
-        command: environment::command(container.command.as_ref(), &envs),
-        args: environment::command(container.args.as_ref(), &envs),
+        command: environment::command("command", container.command.as_ref(), &envs)?,
+        args: environment::command("args", container.args.as_ref(), &envs)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs,
         mounts: mounts(container, identity, start, around),
@@ -60,7 +65,7 @@ pub fn config(pod: &Pod, container: &Container, start: &Start, around: &Surround
             security_context: Some(security::container(&spec, container)),
         }),
         ..ContainerConfig::default()
-    }
+    })
 }
 
 /// `ROOT/pods/UID/containers/NAME/ATTEMPT`: the file behind terminationMessagePath.

@@ -8,34 +8,42 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::Node;
 
-/// The variables in the order of the spec. A value may refer to those before it.
-pub fn variables(pod: &Pod, container: &Container, node: &Node, pod_ips: &[String]) -> Vec<KeyValue> {
+/// How long a value, an argument may be: the kernel gives no longer string to a program (execve(2), MAX_ARG_STRLEN).
+const STRING_BYTES_MAX: usize = 128 << 10;
+/// How much all values or all arguments together may be: nor does it give more than this (execve(2): three quarters of 8 MiB).
+const TOTAL_BYTES_MAX: usize = 6 << 20;
+
+/// The variables in the order of the spec. A value may refer to those before it. An error names the one that is too long: references
+/// double what they refer to as often as a spec likes.
+pub fn variables(pod: &Pod, container: &Container, node: &Node, pod_ips: &[String]) -> Result<Vec<KeyValue>, String> {
     let mut known: BTreeMap<&str, String> = BTreeMap::new();
     let mut order: Vec<&str> = Vec::new();
+    let mut room = Room::default();
     for variable in container.env.iter().flatten() {
         let value = match variable
             .value_from
             .as_ref()
             .and_then(|source| source.field_ref.as_ref())
         {
-            Some(field) => self::field(pod, &field.field_path, node, pod_ips),
+            Some(field) => Some(self::field(pod, &field.field_path, node, pod_ips)),
             None => expand(variable.value.as_deref().unwrap_or_default(), &known),
         };
+        let value = room
+            .take(value)
+            .map_err(|why| format!("env {}: {why}", variable.name))?;
         if known.insert(&variable.name, value).is_none() {
             order.push(&variable.name);
         }
     }
-    order
-        .into_iter()
-        .map(|name| KeyValue {
-            key: name.to_owned(),
-            value: known.remove(name).unwrap_or_default().into_bytes(),
-        })
-        .collect()
+    let variables = order.into_iter().map(|name| KeyValue {
+        key: name.to_owned(),
+        value: known.remove(name).unwrap_or_default().into_bytes(),
+    });
+    Ok(variables.collect())
 }
 
-/// Command and arguments with their references expanded.
-pub fn command(texts: Option<&Vec<String>>, variables: &[KeyValue]) -> Vec<String> {
+/// Command or arguments, `what` of the spec, with their references expanded.
+pub fn command(what: &str, texts: Option<&Vec<String>>, variables: &[KeyValue]) -> Result<Vec<String>, String> {
     let known = variables
         .iter()
         .map(|variable| {
@@ -45,12 +53,40 @@ pub fn command(texts: Option<&Vec<String>>, variables: &[KeyValue]) -> Vec<Strin
             )
         })
         .collect();
-    texts.into_iter().flatten().map(|text| expand(text, &known)).collect()
+    let mut room = Room::default();
+    let texts = texts.into_iter().flatten().enumerate();
+    texts
+        .map(|(n, text)| {
+            room.take(expand(text, &known))
+                .map_err(|why| format!("{what}[{n}]: {why}"))
+        })
+        .collect()
 }
 
-/// `$(NAME)` becomes the value of NAME, if it is known, and stays as it is if not; `$$` is a dollar sign.
-fn expand(text: &str, known: &BTreeMap<&str, String>) -> String {
-    let mut expanded = String::with_capacity(text.len());
+/// How much has been expanded.
+#[derive(Default)]
+struct Room(usize);
+
+impl Room {
+    /// One more text; none is one that was too long.
+    fn take(&mut self, text: Option<String>) -> Result<String, String> {
+        let text = text.filter(|text| text.len() <= STRING_BYTES_MAX).ok_or_else(|| {
+            format!("longer than {STRING_BYTES_MAX} bytes, which is the most that a program can be given")
+        })?;
+        self.0 += text.len();
+        match self.0 <= TOTAL_BYTES_MAX {
+            true => Ok(text),
+            false => Err(format!(
+                "more than {TOTAL_BYTES_MAX} bytes with those before it, which is the most that a program can be given"
+            )),
+        }
+    }
+}
+
+/// `$(NAME)` becomes the value of NAME, if it is known, and stays as it is if not; `$$` is a dollar sign. None: it would be longer than
+/// [`STRING_BYTES_MAX`].
+fn expand(text: &str, known: &BTreeMap<&str, String>) -> Option<String> {
+    let mut expanded = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         expanded.push_str(&rest[..at]);
@@ -67,8 +103,11 @@ fn expand(text: &str, known: &BTreeMap<&str, String>) -> String {
         } else {
             expanded.push('$');
         }
+        if expanded.len() > STRING_BYTES_MAX {
+            return None;
+        }
     }
-    expanded + rest
+    Some(expanded + rest)
 }
 
 /// The value of a field of the pod. Validation knows the same list.
@@ -118,7 +157,7 @@ mod tests {
             ("$()", "$()"),
             ("ü$(A)ü", "ü1ü"),
         ] {
-            assert_eq!(expand(text, &known), expanded, "{text}");
+            assert_eq!(expand(text, &known).unwrap(), expanded, "{text}");
         }
     }
 }
