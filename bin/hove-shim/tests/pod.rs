@@ -129,6 +129,30 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     assert_eq!(pod.shut_down().await, 0);
 }
 
+/// A successor kills what no record tells it of: on a full disk nothing runs that could be lost so.
+#[tokio::test]
+async fn what_cannot_be_recorded_does_not_run() {
+    let pod = Pod::start(false).await;
+    let in_the_way = pod.bundle("a").join("process.json.new");
+    fs::create_dir_all(&in_the_way).unwrap();
+    let error = pod.create("a", sh("exec sleep 1000")).await.unwrap_err();
+    assert!(error.message.contains("process.json"), "{error:?}");
+    assert!(pod.state().await.containers.is_empty());
+
+    fs::remove_dir(&in_the_way).unwrap();
+    let pid = pod.create("a", sh("exec sleep 1000")).await.unwrap();
+    fs::create_dir(&in_the_way).unwrap();
+    let error = pod.start_process("a", "").await.unwrap_err();
+    assert!(error.message.contains("process.json"), "{error:?}");
+    assert_eq!(pod.wait("a", "").await, 255);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    pod.delete("a", "").await.unwrap();
+    fs::remove_dir(&in_the_way).unwrap();
+    pod.run("a", sh("true")).await;
+    assert_eq!(pod.wait("a", "").await, 0);
+    assert_eq!(pod.shut_down().await, 0);
+}
+
 #[tokio::test]
 async fn a_container_that_was_never_started_is_deleted_at_once() {
     let pod = Pod::start(false).await;

@@ -297,12 +297,15 @@ impl Pod {
             self.failed_to_start(key, State::Creating, e);
             return;
         }
-        self.tell(Kind::KIND_CREATED, key);
         match key {
             Key::Container(_) => {
                 let _ = sys::failpoint!("shim.container.created");
-                self.save_process(key);
+                if let Err(e) = self.save_process(key) {
+                    self.failed_to_start(key, State::Creating, e);
+                    return;
+                }
                 let _ = sys::failpoint!("shim.container.recorded");
+                self.tell(Kind::KIND_CREATED, key);
                 if let Ok(process) = self.process_mut(key) {
                     let pid = process.raw_pid();
                     if let Some(reply) = process.starter.take() {
@@ -312,7 +315,11 @@ impl Pod {
                 sys::memory::trim();
             }
             // An exec is created by its start.
-            Key::Exec(..) | Key::Pause => self.go_ahead(key),
+            Key::Exec(..) => {
+                self.tell(Kind::KIND_CREATED, key);
+                self.go_ahead(key);
+            }
+            Key::Pause => {}
         }
     }
 
@@ -385,14 +392,8 @@ impl Pod {
         }
     }
 
-    /// Writes down what another shim would have to know of a process.
-    pub(crate) fn save_process(&self, key: &Key) {
-        if let Err(e) = self.try_save_process(key) {
-            diary::note(format_args!("{key}: if this shim dies, it can't be taken over: {e}"));
-        }
-    }
-
-    fn try_save_process(&self, key: &Key) -> Result<()> {
+    /// Writes down what another shim would have to know of a process. A container without it is killed by that one, so it is none.
+    pub(crate) fn save_process(&self, key: &Key) -> Result<()> {
         let (container, process) = (self.container(key.container())?, self.process(key)?);
         let exec = container.execs.get(key.exec());
         let stdio = exec.map_or(&container.stdio, |exec| &exec.stdio);

@@ -44,7 +44,7 @@ impl Pod {
         }
         if matches!(key, Key::Container(_)) {
             // A shim that takes over must not open it again.
-            self.save_process(key);
+            self.save_process(key)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::foreign::Foreign;
 use crate::process::{Advanced, Process};
 use crate::sandbox::{Sandbox, Stopping};
+use crate::state::State;
 use crate::watch::Watchers;
 
 /// What the shim is told at its start.
@@ -194,7 +195,14 @@ impl Pod {
             _ => sys::failpoint!("shim.container.runs"),
         };
         // Another shim must find what this one has announced.
-        self.save_process(key);
+        match (key, self.save_process(key)) {
+            (Key::Container(_), Err(e)) => {
+                self.failed_to_start(key, State::Starting, e);
+                return;
+            }
+            (_, Err(e)) => diary::note(format_args!("{key}: if this shim dies, it can't be taken over: {e}")),
+            (_, Ok(())) => {}
+        }
         self.tell(Kind::KIND_STARTED, key);
         if let Ok(process) = self.process_mut(key) {
             let pid = process.raw_pid();

@@ -337,9 +337,12 @@ impl Sandbox {
             self.change_container(&id, |c| {
                 c.end_unseen(
                     crate::clock::now_ns(),
-                    "the container's end was not seen: the node was restarted meanwhile",
+                    "the container's end was not seen: its supervisor had no record of it, or the node was restarted meanwhile",
                 );
             });
+            self.node
+                .events
+                .tell(ContainerEventType::ContainerStoppedEvent, id.as_str(), &self.state);
         }
     }
 
