@@ -2,13 +2,18 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cri::RuntimeService;
 use cri::conformance::{Subject, run};
+use cri::{RuntimeService, v1};
 use end_to_end::instance::{PATIENT, QUICK};
+use end_to_end::running::wait_for_end;
 use end_to_end::{Host, case};
 use rustix::process::Signal;
+
+/// Longer than a node with nothing to do stays.
+const IDLE: Duration = Duration::from_secs(4);
 
 /// The suite passes through the socket, beside a pod of the daemon's own engine, which callers don't see.
 #[test]
@@ -51,6 +56,76 @@ fn a_daemon_serves_the_cri() {
         ensure!(ended.code() == 0, "{ended:?}");
         ensure!(!socket.exists(), "the socket outlives its daemon");
         // It leaves bridge and rules to the daemon that comes next: here one that ends by itself and leaves nothing.
+        node.output(["get", "pods"])?;
+        Ok(())
+    });
+}
+
+/// A kubelet's sandbox keeps its addresses when a command comes in between two daemons: the command's node is not idle, and gives
+/// nothing back.
+#[test]
+fn a_kubelets_pod_outlives_a_commands_node() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        let daemon = node.spawn(["daemon"])?;
+        daemon.wait_for_words("the node is ready", QUICK)?;
+        node.import(&["busybox"])?;
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let socket = format!("unix://{}", node.state().join("hove.sock").display());
+        let config = v1::PodSandboxConfig {
+            metadata: Some(v1::PodSandboxMetadata {
+                name: "kubelets".into(),
+                uid: "1".into(),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            ..Default::default()
+        };
+        let status = async |client: &cri_grpc::Client, id: &str| {
+            let asked = v1::PodSandboxStatusRequest {
+                pod_sandbox_id: id.to_owned(),
+                verbose: false,
+            };
+            let status = client.pod_sandbox_status(asked).await?.status.unwrap_or_default();
+            let ip = status.network.clone().unwrap_or_default().ip;
+            anyhow::Ok((status.state(), ip))
+        };
+        let (id, before) = tokio.block_on(async {
+            let client = cri_grpc::Client::connect(&socket).await?;
+            let asked = v1::RunPodSandboxRequest {
+                config: Some(config),
+                ..Default::default()
+            };
+            let id = client.run_pod_sandbox(asked).await?.pod_sandbox_id;
+            let before = status(&client, &id).await?;
+            anyhow::Ok((id, before))
+        })?;
+        ensure!(
+            before.0 == v1::PodSandboxState::SandboxReady && !before.1.is_empty(),
+            "{before:?}"
+        );
+        daemon.signal(Signal::KILL)?;
+        daemon.wait(QUICK)?;
+
+        node.output(["get", "pods"])?;
+        let commands = node.daemon()?;
+        ensure!(
+            !wait_for_end(commands, IDLE)?,
+            "the command's node took itself for idle"
+        );
+        let daemon = node.spawn(["daemon"])?;
+        daemon.wait_for_words("the node is ready", QUICK)?;
+        tokio.block_on(async {
+            let client = cri_grpc::Client::connect(&socket).await?;
+            let after = status(&client, &id).await?;
+            ensure!(after == before, "{before:?} {after:?}");
+            let asked = v1::RemovePodSandboxRequest { pod_sandbox_id: id };
+            client.remove_pod_sandbox(asked).await?;
+            Ok(())
+        })?;
+        daemon.signal(Signal::TERM)?;
+        let ended = daemon.wait(PATIENT)?;
+        ensure!(ended.code() == 0, "{ended:?}");
         node.output(["get", "pods"])?;
         Ok(())
     });

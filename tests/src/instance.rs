@@ -276,12 +276,16 @@ impl Instance {
 
     /// The most memory that the node has had until now, in KiB.
     pub fn node_memory_kib(&self) -> Result<u64> {
-        let nodes = daemons_of(&self.directory)?;
-        let node = nodes.first().context("there is no node")?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", node.as_raw_pid()))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.daemon()?.as_raw_pid()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let number = peak.and_then(|peak| peak.split_whitespace().next());
         Ok(number.context("no VmHWM")?.parse()?)
+    }
+
+    /// The process that is the node.
+    pub fn daemon(&self) -> Result<Pid> {
+        let nodes = daemons_of(&self.directory)?;
+        nodes.first().copied().context("there is no node")
     }
 
     /// The Pod API's socket.

@@ -45,7 +45,10 @@ impl fmt::Display for Error {
         match self {
             Error::NoNode(error) => write!(formatter, "no node answers: {error}"),
             Error::Refused { message, .. } => formatter.write_str(message),
-            Error::Broken(what) => write!(formatter, "the node's answer: {what}"),
+            Error::Broken(what) => write!(
+                formatter,
+                "the node's answer broke off or can't be read ({what}): if it has ended, the next command starts one"
+            ),
         }
     }
 }

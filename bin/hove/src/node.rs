@@ -92,7 +92,7 @@ pub async fn run(settings: Settings, until_idle: bool, ready: impl FnOnce() -> R
 
     let idle = async {
         match until_idle {
-            true => idle::until_idle(&connections, &node.objects, || !node.images.mounts().is_empty()).await,
+            true => idle::until_idle(&connections, &node.objects, || node.is_needed()).await,
             false => std::future::pending().await,
         }
     };
@@ -253,6 +253,11 @@ impl Node {
             },
             engine,
         ))
+    }
+
+    /// Whether something is here that no pod of the node's own explains.
+    fn is_needed(&self) -> bool {
+        !self.images.mounts().is_empty() || self.runtime.has_sandboxes()
     }
 
     /// kubelet, crictl and critest come in here.

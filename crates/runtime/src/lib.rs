@@ -108,6 +108,11 @@ impl Runtime {
         Ok(Arc::new(Runtime { node, closing }))
     }
 
+    /// Whether there is any sandbox: of those that are shown here.
+    pub fn has_sandboxes(&self) -> bool {
+        !self.node.registry.sandboxes().is_empty()
+    }
+
     /// The same runtime as those see it who call over a socket: without the sandboxes that an engine of this node owns
     /// ([`cri::OWNER_LABEL`]), since a kubelet removes what it does not know.
     pub fn for_guests(&self) -> Arc<Runtime> {

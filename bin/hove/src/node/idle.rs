@@ -1,4 +1,5 @@
-//! When a node that was started by a command may end: no pods, nobody connected, and no image mounted, for [`IDLE_GRACE`].
+//! When a node that was started by a command may end: no pods, nobody connected, no sandbox of a kubelet whose daemon is gone, and no
+//! image mounted, for [`IDLE_GRACE`].
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -32,16 +33,16 @@ impl Connections {
     }
 }
 
-/// Returns when nothing has been there for [`IDLE_GRACE`]. `is_mounted` changes only while somebody is connected.
+/// Returns when nothing has been there for [`IDLE_GRACE`]. What else `is_needed` for is asked as often.
 pub async fn until_idle(
     connections: &Connections,
     objects: &Arc<Store>,
-    is_mounted: impl Fn() -> bool,
+    is_needed: impl Fn() -> bool,
 ) -> objects::Result<()> {
     let mut open = connections.0.subscribe();
     loop {
         let mut pods = objects.watch(Scope::all(Kind::Pod), Some(objects.version()))?;
-        let busy = *open.borrow_and_update() > 0 || !objects.list(&Scope::all(Kind::Pod))?.0.is_empty() || is_mounted();
+        let busy = *open.borrow_and_update() > 0 || !objects.list(&Scope::all(Kind::Pod))?.0.is_empty();
         let change = async {
             tokio::select! {
                 _ = open.changed() => {}
@@ -50,7 +51,7 @@ pub async fn until_idle(
         };
         if busy {
             change.await;
-        } else if timeout(IDLE_GRACE, change).await.is_err() {
+        } else if timeout(IDLE_GRACE, change).await.is_err() && !is_needed() {
             return Ok(());
         }
     }
