@@ -192,18 +192,34 @@ impl Sandbox {
         }
         let before = container.record.resources.clone();
         let after = merged(before.clone(), resources.clone());
-        self.limit(&container, &resources, &after).await?;
+        if let Err(error) = self.limit(&container, &resources, &after).await {
+            // Hove's own shim has changed nothing then; another's may have gone half of the way (crun does).
+            if self.state.record.foreign.is_some() {
+                self.put_back(&container, before, &resources).await;
+            }
+            return Err(error);
+        }
         self.with_container(id, |c| c.record.resources = Some(after));
         if let Err(error) = self.save_container(id) {
             self.with_container(id, |c| c.record.resources.clone_from(&before));
-            let before = before.unwrap_or_default();
-            if let Err(failure) = self.limit(&container, &reverted(&before, &resources), &before).await {
-                warn!(container = %id, %failure, "its limits can't be set back to what they were");
-            }
+            self.put_back(&container, before, &resources).await;
             return Err(error);
         }
         self.publish();
         Ok(())
+    }
+
+    /// Sets the limits that were there before a change that came to nothing.
+    async fn put_back(
+        &self,
+        container: &Container,
+        before: Option<LinuxContainerResources>,
+        change: &LinuxContainerResources,
+    ) {
+        let before = before.unwrap_or_default();
+        if let Err(failure) = self.limit(container, &reverted(&before, change), &before).await {
+            warn!(container = %container.record.id, %failure, "its limits can't be set back to what they were");
+        }
     }
 
     /// Sets limits: what runs is told the change; of a container that was not started, all its limits stand in its spec.
