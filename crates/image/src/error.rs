@@ -108,7 +108,7 @@ pub enum Error {
     /// Images may not take so much.
     #[error(
         "{wanted} bytes more are needed, and images may take {limit} in all (quota_bytes of [images] in the configuration); \
-         what is there is used or pinned"
+         what could go for it is not enough"
     )]
     Quota {
         /// What images may take, in bytes.
@@ -205,4 +205,13 @@ impl Error {
             rule: rule.to_string(),
         }
     }
+}
+
+/// What others wrote, as it may be shown: on one line, without what a terminal takes for an order, at most `chars` characters.
+pub(crate) fn printable(text: &str, chars: usize) -> String {
+    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(chars).collect();
+    if text.chars().count() > chars {
+        shown.push('…');
+    }
+    shown
 }

@@ -146,6 +146,46 @@ async fn what_is_not_there_is_said_in_the_servers_words() {
     assert!(nobody.to_string().contains("refused"), "{nobody}");
 }
 
+/// A server's words may quote what it was told, and orders for a terminal.
+#[tokio::test]
+async fn no_secret_is_shown_that_a_server_quotes() {
+    let server = Server::start(Manners {
+        wants_token: true,
+        ..Manners::default()
+    })
+    .await;
+    let me = |password: &str| {
+        Some(Credentials::Password {
+            name: "me".to_owned(),
+            password: password.to_owned(),
+        })
+    };
+    let node = Node::new();
+    let hosts = format!(
+        "[host.\"http://{0}\".header]\nx-secret = \"configured\"\n",
+        server.address
+    );
+    node.write(
+        "certs.d/example.org/hosts.toml",
+        &format!("server = \"http://{}\"\n{hosts}", server.address),
+    );
+    let wrong = node
+        .pull_as(&server.image(), me("hunter2"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(wrong.contains("You said: Basic …"), "{wrong}");
+    let typo = format!("{}/app:typo", server.address);
+    let typo = node.pull_as(&typo, me("secret")).await.unwrap_err().to_string();
+    assert!(typo.contains("this server[31mYou said: Bearer …"), "{typo:?}");
+    let mirrored = node
+        .pull_as("example.org/app:typo", me("secret"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(!mirrored.contains("configured"), "{mirrored}");
+}
+
 #[tokio::test]
 async fn images_come_from_a_real_registry() {
     let (gzip, zstd) = ([0x1f, 0x8b].as_slice(), [0x28, 0xb5, 0x2f, 0xfd].as_slice());
@@ -505,6 +545,13 @@ async fn images_take_no_more_than_they_may() {
                 assert!(again().is_err());
                 store.remove_snapshot("c").unwrap();
                 again().unwrap();
+                assert_eq!(store.list().len(), 1);
+                // For what can't fit nothing goes.
+                store
+                    .import_rootfs(&other, &"localhost/other:1".parse().unwrap(), &Default::default())
+                    .unwrap();
+                std::fs::write(other.join("file"), vec![7; 20_000_000]).unwrap();
+                assert!(again().unwrap_err().to_string().contains("quota_bytes"));
                 assert_eq!(store.list().len(), 1);
             }
             Err(error) => {

@@ -69,7 +69,7 @@ impl<'a> Blobs<'a> {
 
     /// An archive from a stream.
     pub fn stream(stream: &mut dyn Read, store: &'a Store, lease: &Lease<'_>) -> Result<Self> {
-        Self::read("upload".to_string(), stream, store, lease)
+        Self::read("the archive".to_string(), stream, store, lease)
     }
 
     fn read(name: String, stream: &mut dyn Read, store: &'a Store, lease: &Lease<'_>) -> Result<Self> {

@@ -14,7 +14,7 @@ use oci_spec::image::ImageConfiguration;
 
 use crate::archive;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::limits;
 use crate::model::{Image, ImageConfig, Layer};
 use crate::progress::{Progress, Stage};
@@ -259,6 +259,9 @@ impl Store {
     }
 }
 
+/// How much of a platform's name is told.
+const PLATFORM_CHARS: usize = 60;
+
 /// Why an image is not for this machine, if it is not. An archive of docker save says so in the configuration alone. What
 /// is taken in nevertheless fails when it is started, with “exec format error”.
 pub(crate) fn platform_mismatch(config: &ImageConfiguration) -> Option<String> {
@@ -266,8 +269,9 @@ pub(crate) fn platform_mismatch(config: &ImageConfiguration) -> Option<String> {
     if (os.as_str(), architecture.as_str()) == ("linux", archive::ARCHITECTURE) {
         return None;
     }
+    let named = printable(&format!("{os}/{architecture}"), PLATFORM_CHARS);
     Some(format!(
-        "an image for {os}/{architecture}, and this machine is linux/{}: export the image for that platform",
+        "an image for {named}, and this machine is linux/{}: export the image for that platform",
         archive::ARCHITECTURE
     ))
 }

@@ -17,13 +17,14 @@ use super::challenge::{Challenge, Scheme};
 use super::credentials::Credentials;
 use super::error::Failure;
 use super::hosts::{Host, Tls};
+use crate::error::printable;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// What an error's or a token's answer may have, in bytes.
 const ANSWER_BYTES: u64 = 64 << 10;
-/// What is quoted of an answer that is no error of the distribution specification, in bytes.
-const QUOTE_BYTES: usize = 200;
+/// How many characters of a server's error are quoted.
+const QUOTE_CHARS: usize = 400;
 /// How often a server may send us on.
 const REDIRECTS: usize = 5;
 /// How Docker's and other authorisation servers know this client.
@@ -40,6 +41,8 @@ pub struct Server {
     /// Sent to this server alone.
     headers: HeaderMap,
     credentials: Option<Arc<Credentials>>,
+    /// What its answers may quote of what they were told, and nobody is shown.
+    secrets: Vec<String>,
     /// What the last challenge came to. Held while a new one is met, so that requests side by side ask for one token.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -75,9 +78,13 @@ impl Server {
     /// `stall` is how long an answer, or its next bytes, may take.
     pub fn new(host: Host, credentials: Option<Arc<Credentials>>, stall: Duration) -> Result<Server, Failure> {
         let headers = configured_headers(&host.headers).map_err(Failure::Refused)?;
+        let configured = host.headers.iter().map(|(_, value)| value.clone());
+        let secrets = credentials.iter().flat_map(|credentials| credentials.secrets());
+        let secrets = configured.chain(secrets).flat_map(as_quoted).collect();
         Ok(Server {
             host,
             stall,
+            secrets,
             plain: OnceCell::new(),
             secured: OnceCell::new(),
             headers,
@@ -119,7 +126,7 @@ impl Server {
             let request = Request::new(Method::GET, url.clone(), headers.clone());
             let response = self.send(repository, request).await?;
             if !response.status().is_redirection() {
-                return answered(response).await;
+                return self.answered(response).await;
             }
             url = self.onward(&url, &response)?;
         }
@@ -279,13 +286,13 @@ impl Server {
         if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(Failure::Denied(format!(
                 "{from} gives no token: {}",
-                said(response).await
+                self.said(response).await
             )));
         }
         if !response.status().is_success() {
             return Err(Failure::Refused(format!(
                 "{from} gives no token: {}",
-                said(response).await
+                self.said(response).await
             )));
         }
         let bytes = body(response, ANSWER_BYTES).await?;
@@ -298,6 +305,51 @@ impl Server {
             .map(str::to_owned)
             .ok_or_else(|| Failure::Refused(format!("{from} answers without a token")))
     }
+
+    /// An answer with content, or why there is none.
+    pub async fn answered(&self, response: Response) -> Result<Response, Failure> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let mut said = self.said(response).await;
+        // The token that it has given, or that was made for it.
+        if let Some(header) = &*self.authorization.lock().await
+            && let Ok(value) = header.to_str()
+        {
+            let token = value.split_once(' ').map_or(value, |(_, token)| token);
+            said = without(said, &as_quoted(token.to_owned()));
+        }
+        let message = format!("{status}: {said}");
+        Err(match status {
+            StatusCode::NOT_FOUND => Failure::NotFound(message),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(message),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Failure::Unreachable(message)
+            }
+            _ => Failure::Refused(message),
+        })
+    }
+
+    /// An error in the registry's own words, as far as they may be shown.
+    async fn said(&self, response: Response) -> String {
+        printable(&without(words(response).await, &self.secrets), QUOTE_CHARS)
+    }
+}
+
+/// A secret, and how a form would have it.
+fn as_quoted(secret: String) -> Vec<String> {
+    let encoded = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    // A word that short stands everywhere, and is no secret.
+    [secret, encoded]
+        .into_iter()
+        .filter(|text: &String| text.len() >= 4)
+        .collect()
+}
+
+/// A text without secrets that it quotes.
+fn without(text: String, secrets: &[String]) -> String {
+    secrets.iter().fold(text, |text, secret| text.replace(secret, "…"))
 }
 
 fn basic(name: &str, password: &str) -> String {
@@ -316,23 +368,8 @@ fn secret(value: String) -> Result<HeaderValue, Failure> {
     Ok(value)
 }
 
-/// An answer with content, or why there is none.
-pub async fn answered(response: Response) -> Result<Response, Failure> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let message = format!("{status}: {}", said(response).await);
-    Err(match status {
-        StatusCode::NOT_FOUND => Failure::NotFound(message),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(message),
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Failure::Unreachable(message),
-        _ => Failure::Refused(message),
-    })
-}
-
-/// An error in the registry's own words.
-async fn said(response: Response) -> String {
+/// What an error says.
+async fn words(response: Response) -> String {
     #[derive(Deserialize)]
     struct Errors {
         errors: Vec<Said>,
@@ -363,7 +400,7 @@ async fn said(response: Response) -> String {
     if text.is_empty() || text.starts_with('<') {
         return reason;
     }
-    text.chars().filter(|c| !c.is_control()).take(QUOTE_BYTES).collect()
+    text.to_owned()
 }
 
 /// A whole small answer.

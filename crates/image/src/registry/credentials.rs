@@ -49,6 +49,16 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// What must not be shown, as a server that is told of it may quote it.
+    pub fn secrets(&self) -> Vec<String> {
+        match self {
+            Credentials::Password { name, password } => {
+                vec![password.clone(), STANDARD.encode(format!("{name}:{password}"))]
+            }
+            Credentials::IdentityToken(token) | Credentials::RegistryToken(token) => vec![token.clone()],
+        }
+    }
+
     /// A name and a password from their `auth` form: base64 of `NAME:PASSWORD`.
     pub fn from_auth(registry: &str, auth: &str) -> Result<Credentials> {
         let broken = || Error::Credentials {

@@ -192,18 +192,40 @@ fn is_local(registry: &str) -> bool {
 }
 
 fn configured(registry: &str, text: &str, dir: &Path) -> Result<Vec<Host>, String> {
-    let file: HostsFile = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+    let file: HostsFile = toml::from_str(text).map_err(|e| {
+        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        format!("line {line}: {}", unquoted(&e))
+    })?;
     let mut hosts = Vec::new();
     for (url, settings) in file.host {
         let settings: HostSettings = settings
             .try_into()
-            .map_err(|e: toml::de::Error| format!("host {url:?}: {}", e.message()))?;
-        hosts.push(host(&url, settings, dir).map_err(|rule| format!("host {url:?}: {rule}"))?);
+            .map_err(|e: toml::de::Error| format!("host {:?}: {}", nameless(&url), unquoted(&e)))?;
+        hosts.push(host(&url, settings, dir).map_err(|rule| format!("host {:?}: {rule}", nameless(&url)))?);
     }
     let server = file.server.unwrap_or_else(|| server_url(registry));
-    let own = host(&server, file.server_settings, dir).map_err(|rule| format!("server {server:?}: {rule}"))?;
+    let own =
+        host(&server, file.server_settings, dir).map_err(|rule| format!("server {:?}: {rule}", nameless(&server)))?;
     hosts.push(Host { is_own: true, ..own });
     Ok(hosts)
+}
+
+/// The parser's words without the value that they quote, which may be a secret.
+fn unquoted(error: &toml::de::Error) -> String {
+    let message = error.message();
+    match message.split_once(", expected ") {
+        Some((_, expected)) if message.starts_with("invalid ") => format!("a value is not as it should be: {expected}"),
+        _ => message.to_owned(),
+    }
+}
+
+/// A URL without the name and the password in it.
+fn nameless(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = rest[..end].rsplit('@').next().unwrap_or_default();
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{separator}{host}{}", &rest[end..])
 }
 
 fn host(url: &str, settings: HostSettings, dir: &Path) -> Result<Host, String> {
@@ -353,6 +375,30 @@ mod tests {
             std::fs::write(dir.path().join("x.example/hosts.toml"), text).unwrap();
             let error = hosts("x.example", &[dir.path().to_path_buf()]).unwrap_err().to_string();
             assert!(error.contains("x.example/hosts.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_a_secret() {
+        let text = |setting: &str| format!("[host.\"https://x\"]\n{setting}\n");
+        for (text, said) in [
+            (
+                text("[host.\"https://x\".header]\nauthorization = \"Basic hunter2\" x"),
+                "line 3",
+            ),
+            (text("header = \"Basic hunter2\""), "host \"https://x\""),
+            (text("skip_verify = \"hunter2\""), "host \"https://x\""),
+            (
+                "[host.\"ftp://me:hunter2@y.example/z\"]".to_owned(),
+                "host \"ftp://y.example/z\"",
+            ),
+            (
+                "server = \"ftp://me:hunter2@y.example\"".to_owned(),
+                "server \"ftp://y.example\"",
+            ),
+        ] {
+            let error = configured("x.example", &text, Path::new("/")).unwrap_err();
+            assert!(error.contains(said) && !error.contains("hunter2"), "{error}");
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::archive::ARCHITECTURE;
 use crate::digest::Digest;
+use crate::error::printable;
 use crate::limits;
 
 /// What is asked for, in `Accept`.
@@ -109,6 +110,9 @@ fn is_layer(media_type: &str) -> bool {
     media_type.is_empty() || media_type.contains(".tar") && !media_type.contains("encrypted")
 }
 
+/// How much of a platform's name is told.
+const PLATFORM_CHARS: usize = 60;
+
 /// The image for this machine; the error lists what there is.
 pub fn for_this_machine(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<String>> {
     let fits = |descriptor: &&Descriptor| match &descriptor.platform {
@@ -130,7 +134,7 @@ pub fn for_this_machine(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<Str
         // Attestations stand beside images, for no machine.
         let mut names: Vec<_> = named
             .filter(|platform| platform.os != "unknown")
-            .map(|platform| name(platform).trim_end_matches('/').to_owned())
+            .map(|platform| printable(name(platform).trim_end_matches('/'), PLATFORM_CHARS))
             .collect();
         names.dedup();
         names

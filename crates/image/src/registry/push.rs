@@ -4,12 +4,12 @@ use std::io;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Body, Method, StatusCode, Url};
+use reqwest::{Body, Method, Response, StatusCode, Url};
 use tokio::sync::broadcast;
 use tokio_util::io::ReaderStream;
 
 use super::Registries;
-use super::client::{Request, Server, answered};
+use super::client::{Request, Server};
 use super::credentials::Credentials;
 use super::error::{Error, Failure, Result};
 use super::pull::servers;
@@ -151,8 +151,14 @@ impl Push<'_> {
             StatusCode::NOT_FOUND => Ok(false),
             // Where it is kept is none of our business.
             status if status.is_success() || status.is_redirection() => Ok(true),
-            _ => answered(response).await.map(|_| false),
+            _ => self.server.answered(response).await.map(|_| false),
         }
+    }
+
+    /// A request that succeeds.
+    async fn answered(&self, request: Request) -> Result<Response, Failure> {
+        let response = self.server.send(self.repository(), request).await?;
+        self.server.answered(response).await
     }
 
     /// Asks where a blob may be sent to; nothing when the registry has it in another repository.
@@ -167,7 +173,7 @@ impl Push<'_> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         let request = Request::new(Method::POST, url.clone(), headers);
-        let response = answered(self.server.send(self.repository(), request).await?).await?;
+        let response = self.answered(request).await?;
         if response.status() == StatusCode::CREATED {
             return Ok(None);
         }
@@ -202,7 +208,7 @@ impl Push<'_> {
                 }
             })))
         });
-        answered(self.server.send(self.repository(), request).await?).await?;
+        self.answered(request).await?;
         Ok(())
     }
 
@@ -226,7 +232,7 @@ impl Push<'_> {
         );
         let manifest = bytes::Bytes::from(manifest);
         let request = Request::new(Method::PUT, url, headers).with_body(move || Ok(manifest.clone().into()));
-        answered(self.server.send(self.repository(), request).await?).await?;
+        self.answered(request).await?;
         Ok(digest)
     }
 }

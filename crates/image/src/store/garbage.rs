@@ -139,6 +139,11 @@ impl Store {
         let Some(limit) = self.limits.store_bytes else {
             return Ok(());
         };
+        // Nothing goes for what would not fit even then.
+        let least = self.least_bytes(&self.state())?;
+        if least.saturating_add(wanted) > limit {
+            return Err(Error::Quota { limit, wanted });
+        }
         loop {
             let mut state = self.state();
             if self.bytes(&state)?.saturating_add(wanted) <= limit {
@@ -167,6 +172,18 @@ impl Store {
             Some(limit) if self.bytes(state)?.saturating_add(wanted) > limit => Err(Error::Quota { limit, wanted }),
             _ => Ok(()),
         }
+    }
+
+    /// What content and layers would take without the images that nothing uses.
+    fn least_bytes(&self, state: &State) -> Result<u64> {
+        let is_kept = |image: &Image| state.is_used(&image.id) || state.is_pinned(&image.id);
+        let (content, chains, numbers) = state.needed_for(is_kept);
+        let blobs = self.content.list()?.into_iter().chain(self.content.partials()?);
+        let blobs = blobs.filter(|(digest, _)| content.contains(digest));
+        let layers = state.chains.iter();
+        let layers = layers.filter(|(chain, record)| chains.contains(chain) || numbers.contains(&record.number));
+        let layers = layers.map(|(_, record)| record.usage.bytes);
+        Ok(blobs.map(|(_, bytes)| bytes).chain(layers).sum())
     }
 
     /// What content and layers take.
@@ -200,8 +217,13 @@ impl State {
 
     /// Content, chains and snapshot numbers that something stands on.
     pub(super) fn needed(&self) -> (HashSet<Digest>, HashSet<Digest>, HashSet<u64>) {
+        self.needed_for(|_| true)
+    }
+
+    /// The same, of all images those that are kept.
+    fn needed_for(&self, is_kept: impl Fn(&Image) -> bool) -> (HashSet<Digest>, HashSet<Digest>, HashSet<u64>) {
         let (mut content, mut chains) = (HashSet::new(), HashSet::new());
-        for image in self.images.values() {
+        for image in self.images.values().filter(|image| is_kept(image)) {
             content.insert(image.id);
             content.extend(image.manifest);
             content.extend(image.layers.iter().map(|layer| layer.digest));

@@ -221,6 +221,11 @@ pub async fn exchange(State(shelf): State<Shelf>, form: String) -> Response {
     r#"{"access_token": "the-token"}"#.into_response()
 }
 
+/// An error as the distribution specification has it.
+fn error(code: &str, message: &str) -> String {
+    serde_json::json!({"errors": [{"code": code, "message": message}]}).to_string()
+}
+
 pub async fn token(
     State(shelf): State<Shelf>,
     Query(query): Query<HashMap<String, String>>,
@@ -232,8 +237,8 @@ pub async fn token(
     shelf.seen.authorizations.lock().unwrap().extend(shown.clone());
     // The base64 of me:secret.
     if shown.as_deref() != Some("Basic bWU6c2VjcmV0") || query["scope"] != "repository:app:pull" {
-        let body = r#"{"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]}"#;
-        return (StatusCode::UNAUTHORIZED, body).into_response();
+        let said = format!("who are you? You said: {}", shown.unwrap_or_default());
+        return (StatusCode::UNAUTHORIZED, error("UNAUTHORIZED", &said)).into_response();
     }
     r#"{"token": "the-token"}"#.into_response()
 }
@@ -254,12 +259,8 @@ pub async fn content_of(State(shelf): State<Shelf>, request: Request) -> Respons
         header(header::AUTHORIZATION),
         header(HeaderName::from_static("x-secret")),
     ];
-    shelf
-        .seen
-        .authorizations
-        .lock()
-        .unwrap()
-        .extend(secrets.into_iter().flatten());
+    let told: Vec<String> = secrets.into_iter().flatten().collect();
+    shelf.seen.authorizations.lock().unwrap().extend(told.clone());
     let name = match request
         .uri()
         .path()
@@ -275,8 +276,8 @@ pub async fn content_of(State(shelf): State<Shelf>, request: Request) -> Respons
         _ => String::new(),
     };
     let Some(bytes) = shelf.blobs.get(&name).cloned() else {
-        let body = r#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown to this server"}]}"#;
-        return (StatusCode::NOT_FOUND, body).into_response();
+        let said = format!("manifest unknown to this server\n\x1b[31mYou said: {}", told.join(" "));
+        return (StatusCode::NOT_FOUND, error("MANIFEST_UNKNOWN", &said)).into_response();
     };
     if name != shelf.layer.to_string() {
         return bytes.into_response();

@@ -145,6 +145,7 @@ fn steps(image: &Value, now: Timestamp, whole: bool) -> Vec<Vec<String>> {
         let size = layer.and_then(|layer| layer["size_bytes"].as_u64()).unwrap_or_default();
         let command = step["created_by"].as_str().unwrap_or_default();
         // One line per step, whatever stands in it.
+        let command = command.replace(char::is_control, " ");
         let mut command = command.split_whitespace().collect::<Vec<_>>().join(" ");
         if !whole && command.chars().count() > COMMAND_WIDTH {
             command = command.chars().take(COMMAND_WIDTH - 1).chain(['…']).collect();
