@@ -142,10 +142,9 @@ impl FromStr for Reference {
             ));
         }
         let (registry, path) = split_registry(name);
-        if !is_registry(registry) {
-            return Err(error("the part before the first / is no host, or host:port"));
-        }
-        let path = match registry {
+        let registry = canonical_registry(registry)
+            .ok_or_else(|| error("the part before the first / is no host, or host:port"))?;
+        let path = match registry.as_str() {
             DEFAULT_REGISTRY if !path.contains('/') => format!("{DEFAULT_NAMESPACE}/{path}"),
             _ => path.to_string(),
         };
@@ -165,7 +164,7 @@ impl FromStr for Reference {
             (tag, _) => tag,
         };
         Ok(Reference {
-            registry: registry.to_string(),
+            registry,
             repository: path,
             tag: tag.map(str::to_string),
             digest,
@@ -173,38 +172,58 @@ impl FromStr for Reference {
     }
 }
 
-/// The registry and what is below it. `index.docker.io` is an old name of Docker Hub.
+/// The registry and what is below it.
 fn split_registry(name: &str) -> (&str, &str) {
     let looks_like_host =
         |s: &str| s.contains(['.', ':']) || s == "localhost" || s.bytes().any(|b| b.is_ascii_uppercase());
     match name.split_once('/') {
-        Some(("index.docker.io", path)) => (DEFAULT_REGISTRY, path),
         Some((first, path)) if looks_like_host(first) => (first, path),
         _ => (DEFAULT_REGISTRY, name),
     }
 }
 
-/// Host labels or a bracketed IPv6 address, and a port or none.
-fn is_registry(text: &str) -> bool {
-    let is_port = |p: &str| !p.is_empty() && p.len() <= 5 && p.bytes().all(|b| b.is_ascii_digit());
-    if let Some(v6) = text.strip_prefix('[') {
-        let Some((address, port)) = v6.split_once(']') else {
-            return false;
-        };
-        return address.parse::<std::net::Ipv6Addr>().is_ok()
-            && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
-    }
-    let (host, port) = match text.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (text, None),
+/// Host labels or a bracketed IPv6 address, and a port or none, in the one spelling of many that every rule about a registry is held
+/// to: lower case, no leading zeros. None: it is something else. `index.docker.io` is an old name of Docker Hub.
+pub(crate) fn canonical_registry(text: &str) -> Option<String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(v6) => {
+            let (address, port) = v6.split_once(']')?;
+            let address: std::net::Ipv6Addr = address.parse().ok()?;
+            let port = match port {
+                "" => None,
+                port => Some(port.strip_prefix(':')?),
+            };
+            (format!("[{address}]"), port)
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host.to_ascii_lowercase(), Some(port)),
+            // A word that is a host only for its capitals keeps them: without, it would be a name on Docker Hub.
+            None if text.contains('.') || text.eq_ignore_ascii_case("localhost") => (text.to_ascii_lowercase(), None),
+            None => (text.to_owned(), None),
+        },
     };
+    if !host.starts_with('[') && !is_host(&host) {
+        return None;
+    }
+    match port {
+        None if host == "index.docker.io" => Some(DEFAULT_REGISTRY.to_owned()),
+        None => Some(host),
+        Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            let port: u16 = port.parse().ok()?;
+            Some(format!("{host}:{port}"))
+        }
+        Some(_) => None,
+    }
+}
+
+fn is_host(host: &str) -> bool {
     let is_label = |l: &str| {
         !l.is_empty()
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
-    host.split('.').all(is_label) && port.is_none_or(is_port)
+    host.split('.').all(is_label)
 }
 
 fn is_tag(text: &str) -> bool {
@@ -272,6 +291,14 @@ mod tests {
                 "quay.io/org/a-b__c.d_e:latest",
             ),
             ("Host/a", "Host/a:latest", "Host/a:latest"),
+            (
+                "LOCALHOST:05000/a",
+                "localhost:5000/a:latest",
+                "localhost:5000/a:latest",
+            ),
+            ("Quay.IO/a", "quay.io/a:latest", "quay.io/a:latest"),
+            ("DOCKER.io/a", "docker.io/library/a:latest", "a:latest"),
+            ("[0::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
             ("a--b", "docker.io/library/a--b:latest", "a--b:latest"),
             ("a:5000", "docker.io/library/a:5000", "a:5000"),
         ];
@@ -342,7 +369,7 @@ mod tests {
 
         #[test]
         fn names_are_kept(
-            host in "([a-z]{1,5}\\.[a-z]{2,3}|localhost)(:[0-9]{1,5})?", path in "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,4}){1,3}",
+            host in "([a-z]{1,5}\\.[a-z]{2,3}|localhost)(:[1-9][0-9]{0,3})?", path in "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,4}){1,3}",
             tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
         ) {
             let text = format!("{host}/{path}:{tag}");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::signature::PublicKey;
-use crate::reference::Reference;
+use crate::reference::{Reference, canonical_registry};
 
 /// A rule as people write it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -61,14 +61,14 @@ impl Trust {
                 (Verdict::Refuse, []) => Ok(Demand::Impossible),
             };
             let demand = demand.map_err(|what| format!("scope {:?}: {what}", rule.scope))?;
-            Ok((rule.scope.trim_end_matches('/').to_owned(), demand))
+            Ok((canonical(rule.scope.trim_end_matches('/')), demand))
         };
         rules.iter().map(read).collect::<Result<_, _>>().map(Trust)
     }
 
     /// What is demanded of an image.
     pub(super) fn demand(&self, reference: &Reference) -> &Demand {
-        let name = reference.name();
+        let name = canonical(&reference.name());
         let covers = |scope: &str| {
             let rest = name.strip_prefix(scope);
             scope == "*" || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -78,6 +78,26 @@ impl Trust {
         let longest = rules.max_by_key(|(scope, _)| scope.len());
         longest.map_or(&Demand::Nothing, |(_, demand)| demand)
     }
+}
+
+/// A scope, or a name, with its registry as it is known however it is spelled: the ports that need not be said are not, and Docker Hub
+/// has one name.
+fn canonical(name: &str) -> String {
+    let (registry, path) = name
+        .split_once('/')
+        .map_or((name, None), |(registry, path)| (registry, Some(path)));
+    let registry = canonical_registry(registry)
+        .unwrap_or_else(|| registry.to_owned())
+        .to_ascii_lowercase();
+    let registry = registry
+        .strip_suffix(":443")
+        .or(registry.strip_suffix(":80"))
+        .unwrap_or(&registry);
+    let registry = match registry {
+        "registry-1.docker.io" | "index.docker.io" => "docker.io",
+        registry => registry,
+    };
+    path.map_or(registry.to_owned(), |path| format!("{registry}/{path}"))
 }
 
 fn read_key(path: &Path) -> Result<PublicKey, String> {
@@ -110,6 +130,12 @@ mod tests {
             ("quay.io/a", false),
             ("localhost:5000/team/app:1", true),
             ("localhost:5000/teams/app", false),
+            // However it is spelled.
+            ("LOCALHOST:05000/team/app", true),
+            ("DOCKER.io/library/nginx", false),
+            ("docker.io:443/library/nginx", false),
+            ("registry-1.docker.io/library/nginx", false),
+            ("registry-1.docker.io/me/blog", true),
         ] {
             let is_allowed = matches!(trust.demand(&name.parse().unwrap()), Demand::Nothing);
             assert_eq!(is_allowed, may_come, "{name}");
