@@ -1,11 +1,15 @@
 //! Where output goes, and what a command does when it can't go there.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use end_to_end::instance::{PATIENT, QUICK, condition};
 use end_to_end::{Host, Instance, case};
+use rustix::fs::{CWD, FileType};
 use serde_json::Value;
 
 /// 128 and SIGPIPE's number: what a shell shows of a program whose reader is gone.
@@ -100,6 +104,40 @@ fn a_run_that_can_show_nothing_takes_its_pod_down() {
                 && ended.stderr.contains("No space left on device"),
             "{ended:?}"
         );
+        Ok(())
+    });
+}
+
+/// What is there already stays what it is: a device is no file to be replaced, and a link leads on.
+#[test]
+fn an_archive_replaces_no_device_and_no_link() {
+    case(&["busybox"], |host: &Host| -> Result<()> {
+        let node = host.node()?;
+        node.import(&["busybox"])?;
+        let device = host.directory().join("null");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, mode, rustix::fs::makedev(1, 3))?;
+        let export = |output: &Path| {
+            let words = ["image", "export", "localhost/hove/busybox:1", "--output"].map(OsStr::new);
+            node.output(words.into_iter().chain([output.as_os_str()]))
+        };
+        export(&device)?;
+        ensure!(std::fs::symlink_metadata(&device)?.file_type().is_char_device());
+
+        let (file, link) = (host.directory().join("file"), host.directory().join("link"));
+        std::fs::write(&file, "old")?;
+        std::os::unix::fs::symlink("file", &link)?;
+        export(&link)?;
+        ensure!(std::fs::symlink_metadata(&link)?.is_symlink());
+        ensure!(std::fs::metadata(&file)?.len() > 3);
+        let refused = node.refused([
+            "image",
+            "import",
+            "--tag",
+            &format!("x@sha256:{}", "0".repeat(64)),
+            "file",
+        ])?;
+        ensure!(refused.contains("digest"), "{refused}");
         Ok(())
     });
 }

@@ -1,7 +1,12 @@
 //! Images from files and into files.
 
 use std::{
-    fs::Permissions, io::IsTerminal, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time::Duration,
+    fs::{OpenOptions, Permissions},
+    io::IsTerminal,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -119,12 +124,23 @@ pub async fn export(client: &Client, images: &[String], output: &Path) -> Result
             .map_err(OutputFailed::stdout)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let named = || output.display().to_string();
+    let output = &match std::fs::metadata(output) {
+        // What is there stays what it is: a device, a pipe, a link.
+        Ok(there) if !there.is_file() => {
+            let file = OpenOptions::new().write(true).open(output).with_context(named)?;
+            let file = tokio::fs::File::from_std(file);
+            write_archive(client, &url, file).await?.with_context(named)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Ok(_) => output.canonicalize().with_context(named)?,
+        Err(_) => output.to_path_buf(),
+    };
     // Beside the file, so that a broken archive never has its name.
     let directory = match output.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let named = || output.display().to_string();
     // With the permissions that any new file gets.
     let whole = tempfile::Builder::new()
         .permissions(Permissions::from_mode(0o666))

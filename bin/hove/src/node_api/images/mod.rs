@@ -41,7 +41,7 @@ pub async fn list(State(api): State<NodeApi>) -> Result<Json<Value>> {
 
 /// `POST images:import`, the archive as the body.
 pub async fn import(State(api): State<NodeApi>, query: Query, body: Body) -> Result<Json<Value>> {
-    let reference = query.get("reference").map(parse_reference).transpose()?;
+    let reference = query.get("reference").map(|text| parse_name(text)).transpose()?;
     let pieces = body
         .into_data_stream()
         .map_err(io::Error::other)
@@ -70,7 +70,7 @@ pub struct FromDirectory {
 
 /// `POST images:importLayout`.
 pub async fn import_layout(State(api): State<NodeApi>, Json(from): Json<FromDirectory>) -> Result<Json<Value>> {
-    let reference = from.reference.as_deref().map(parse_reference).transpose()?;
+    let reference = from.reference.as_deref().map(parse_name).transpose()?;
     with_store(api, move |store| {
         Ok(items(&store.import(
             Source::OciLayout(from.directory),
@@ -87,7 +87,7 @@ pub async fn import_rootfs(State(api): State<NodeApi>, Json(from): Json<FromDire
         .reference
         .as_deref()
         .ok_or_else(|| Failure::bad_request("reference is missing"))?;
-    let reference = parse_reference(reference)?;
+    let reference = parse_name(reference)?;
     with_store(api, move |store| {
         Ok(items(&[store.import_rootfs(
             &from.directory,
@@ -235,6 +235,17 @@ async fn with_store(
 fn parse_reference(text: &str) -> Result<Reference> {
     text.parse()
         .map_err(|error: image::reference::Error| Failure::bad_request(error.to_string()))
+}
+
+/// A name that is given to what comes.
+fn parse_name(text: &str) -> Result<Reference> {
+    let name = parse_reference(text)?;
+    match name.digest() {
+        None => Ok(name),
+        Some(_) => Err(Failure::bad_request(format!(
+            "{text}: a digest can't be given: it follows from the image's content"
+        ))),
+    }
 }
 
 fn stalled() -> io::Error {
