@@ -4,6 +4,7 @@
 //! it and takes it away. A mount is known again by its source in the mount table, the snapshot's directory: whatever else was
 //! mounted at that place meanwhile is left alone.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -67,8 +68,13 @@ impl Store {
     }
 
     /// Takes away what [`Store::mount`] mounted. Refused while something is open there.
-    pub fn unmount(&self, directory: &Path) -> Result<()> {
-        let directory = directory.canonicalize().map_err(Error::io("finding", directory))?;
+    pub fn unmount(&self, given: &Path) -> Result<()> {
+        let directory = match given.canonicalize() {
+            // Somebody has unmounted it and taken the directory away: it is forgotten all the same.
+            Err(e) if e.kind() == ErrorKind::NotFound => std::path::absolute(given),
+            found => found,
+        };
+        let directory = directory.map_err(Error::io("finding", given))?;
         let held = self
             .mounted()
             .into_iter()

@@ -10,6 +10,8 @@ use crate::limits::Limits;
 const PART: u64 = 20;
 /// …but no more than so many bytes.
 const BYTES_MAX: u64 = 1 << 30;
+/// How often the room is looked at.
+const INTERVAL_BYTES: std::ops::Range<u64> = 256 << 10..16 << 20;
 
 /// Whether `wanted` more bytes may be written below `dir`.
 pub fn check(dir: &Path, wanted: u64, limits: &Limits) -> Result<()> {
@@ -25,6 +27,14 @@ pub fn check(dir: &Path, wanted: u64, limits: &Limits) -> Result<()> {
             kept_free,
         }),
     }
+}
+
+/// After how many bytes the room is looked at again, which is a call of a microsecond: so that what several layers write meanwhile
+/// is a part of what stays free.
+pub fn interval(dir: &Path, limits: &Limits) -> Result<u64> {
+    let disk = rustix::fs::statvfs(dir).map_err(Error::call("statvfs", dir))?;
+    let kept_free = kept_free(disk.f_blocks.saturating_mul(disk.f_frsize), limits);
+    Ok((kept_free / 16).clamp(INTERVAL_BYTES.start, INTERVAL_BYTES.end))
 }
 
 /// What stays free of a disk of `size` bytes.

@@ -11,8 +11,6 @@ use crate::room;
 
 /// What is read at once, in bytes.
 const BUFFER: usize = 128 << 10;
-/// After so many bytes the disk is asked how much room it has: a call of a microsecond.
-const LOOK_EVERY: u64 = 16 << 20;
 
 /// A plain stream that ends with an error of ours ([`Error::of_archive`]) when more comes out of it than the limits allow, or than the disk should take.
 pub struct Bounded<'a> {
@@ -25,6 +23,7 @@ pub struct Bounded<'a> {
     /// Where it is written to.
     dir: &'a Path,
     looked_at: u64,
+    look_every: u64,
 }
 
 impl<'a> Bounded<'a> {
@@ -49,6 +48,7 @@ impl<'a> Bounded<'a> {
             limits: *limits,
             dir,
             looked_at: 0,
+            look_every: room::interval(dir, limits).map_err(io::Error::other)?,
         })
     }
 }
@@ -81,7 +81,7 @@ impl Read for Bounded<'_> {
         if self.plain_bytes > ratio_floor_bytes && self.plain_bytes / ratio > self.stored.load(Ordering::Relaxed) {
             return Err(self.too_much("ratio", ratio, "times its size"));
         }
-        if self.plain_bytes - self.looked_at >= LOOK_EVERY {
+        if self.plain_bytes - self.looked_at >= self.look_every {
             self.looked_at = self.plain_bytes;
             room::check(self.dir, 0, &self.limits).map_err(io::Error::other)?;
         }
