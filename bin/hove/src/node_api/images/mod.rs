@@ -41,7 +41,7 @@ pub async fn list(State(api): State<NodeApi>) -> Result<Json<Value>> {
 
 /// `POST images:import`, the archive as the body.
 pub async fn import(State(api): State<NodeApi>, query: Query, body: Body) -> Result<Json<Value>> {
-    let reference = query.get("reference").map(|text| parse_name(text)).transpose()?;
+    let reference = query.get("reference").map(parse_name).transpose()?;
     let pieces = body
         .into_data_stream()
         .map_err(io::Error::other)
