@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tar::Builder;
 
 use crate::archive::{self, CONFIG_TYPE, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, descriptor};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::layer::compression;
 use crate::model::{Image, Layer};
@@ -51,10 +51,14 @@ impl Store {
             }
             for digest in content {
                 if blobs.insert(digest) {
-                    let mut blob = self.content.read(&digest)?;
+                    let mut blob = Hashing::new(self.content.read(&digest)?);
                     let mut header = archive::header(0o644, self.content.size(&digest).unwrap_or_default());
                     let appended = archive.append_data(&mut header, path(&digest), &mut blob);
                     appended.map_err(Error::io("writing the", Path::new("archive")))?;
+                    if blob.finish().0 != digest {
+                        let rule = "is damaged on this disk: remove the images that have it, and pull them again";
+                        return Err(Error::malformed(digest, "content", rule));
+                    }
                 }
             }
         }

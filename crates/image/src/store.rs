@@ -186,15 +186,16 @@ impl Store {
         let tag = new
             .tagged()
             .ok_or_else(|| Error::malformed(new, "reference", "a tag is needed, not a digest"))?;
-        self.name(&mut state, id, &[tag], &[])?;
+        let image = (*state.images[&id]).clone();
+        self.name(&mut state, image, &[tag], &[])?;
         Ok(state.images[&id].clone())
     }
 
-    /// Adds names to an image; other images lose the tags.
-    fn name(&self, state: &mut State, id: Digest, tags: &[String], digests: &[String]) -> Result<()> {
+    /// Adds names to an image, and keeps it; other images lose the tags.
+    fn name(&self, state: &mut State, mut image: Image, tags: &[String], digests: &[String]) -> Result<()> {
         let mut change = Change::default();
         let mut updated: BTreeMap<Digest, Image> = BTreeMap::new();
-        let mut image = (*state.images[&id]).clone();
+        let id = image.id;
         for tag in tags {
             if let Some(other) = state.names.get(tag).filter(|other| **other != id) {
                 let other = updated.entry(*other).or_insert_with(|| (*state.images[other]).clone());
@@ -215,17 +216,29 @@ impl Store {
     pub(crate) fn add_image(&self, image: Image) -> Result<Arc<Image>> {
         let mut state = self.state();
         let (id, tags, digests) = (image.id, image.tags.clone(), image.digests.clone());
-        if !state.images.contains_key(&id) {
-            let nameless = Image {
-                tags: Vec::new(),
-                digests: Vec::new(),
+        let image = match state.images.get(&id) {
+            None => {
+                let nameless = Image {
+                    tags: Vec::new(),
+                    digests: Vec::new(),
+                    ..image
+                };
+                // Not durable before `name` commits it with its names.
+                state.insert(nameless.clone());
+                state.unsettled.insert(id);
+                nameless
+            }
+            // The same files under another manifest. A name by digest is a promise: who pushes or exports the image sends what
+            // registries and signatures know, not what an archive said first.
+            Some(known) if !digests.is_empty() => Image {
+                tags: known.tags.clone(),
+                digests: known.digests.clone(),
+                imported_at: known.imported_at.clone(),
                 ..image
-            };
-            // Not durable before `name` commits it with its names.
-            state.insert(nameless);
-            state.unsettled.insert(id);
-        }
-        if let Err(error) = self.name(&mut state, id, &tags, &digests) {
+            },
+            Some(known) => (**known).clone(),
+        };
+        if let Err(error) = self.name(&mut state, image, &tags, &digests) {
             if state.images[&id].tags.is_empty() && state.images[&id].digests.is_empty() {
                 state.images.remove(&id);
                 state.unsettled.remove(&id);

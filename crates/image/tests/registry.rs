@@ -381,6 +381,58 @@ async fn what_is_pushed_is_what_is_pulled() {
     assert!(refused.unwrap_err().to_string().contains(&pushed.to_string()));
 }
 
+/// The same image from an archive and from a registry, where its layer has been compressed: what goes out is what the registry's name
+/// by digest, and a signature, are about. It is not fetched a second time either, and what is damaged does not go out at all.
+#[tokio::test]
+async fn an_image_that_came_twice_goes_out_as_registries_know_it() {
+    let Some(registry) = DockerRegistry::start("").await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let archive = archive(dir.path());
+    registry.push(&archive, "app:1", &["--format=oci", "--dest-compress-format=zstd"]);
+    let node = Node::new();
+    let name = |path: &str| -> Reference { format!("{}/{path}", registry.address).parse().unwrap() };
+    let imported = node
+        .store
+        .import(Source::Archive(archive), None, &|_| {})
+        .unwrap()
+        .remove(0);
+    let pulled = node.pull(&name("app:1").to_string()).await.unwrap();
+    assert_eq!(pulled.id, imported.id);
+    assert_eq!(pulled.tags.len(), 2);
+    assert_ne!(pulled.layers[0].digest, imported.layers[0].digest);
+    let pushed = node
+        .registries
+        .push(&pulled, &name("copy:1"), None, |_| {})
+        .await
+        .unwrap();
+    assert_eq!(pulled.digests, [name("app:1").with_digest(&pushed)]);
+    node.store.collect().unwrap();
+    assert_eq!(
+        node.pull(&name("app:1").to_string()).await.unwrap().manifest,
+        Some(pushed)
+    );
+    assert_eq!(node.store.collect().unwrap().blobs, 0, "nothing was fetched again");
+    // Nor does an archive that comes later change what a name by digest promises.
+    let again = Source::Archive(dir.path().join("image.tar"));
+    assert_eq!(
+        node.store.import(again, None, &|_| {}).unwrap()[0].manifest,
+        Some(pushed)
+    );
+
+    let blob = node
+        .dir
+        .path()
+        .join("root/images/content/sha256")
+        .join(pulled.layers[0].digest.hex());
+    let mut bytes = std::fs::read(&blob).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    let damaged = node.store.export(&[(None, pulled)], &mut std::io::sink()).unwrap_err();
+    assert!(damaged.to_string().contains("is damaged on this disk"), "{damaged}");
+}
+
 #[tokio::test]
 async fn another_registry_understands_us_as_well() {
     let Some(registry) = DockerRegistry::other().await else {
