@@ -1,10 +1,10 @@
 //! Images from files and into files.
 
 use std::{
-    fs::{OpenOptions, Permissions},
+    fs::{File, OpenOptions},
     io::IsTerminal,
-    os::unix::fs::PermissionsExt,
-    path::Path,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -17,6 +17,10 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use image::Reference;
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    io::Errno,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
@@ -136,20 +140,79 @@ pub async fn export(client: &Client, images: &[String], output: &Path) -> Result
         Ok(_) => output.canonicalize().with_context(named)?,
         Err(_) => output.to_path_buf(),
     };
-    // Beside the file, so that a broken archive never has its name.
-    let directory = match output.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    // With the permissions that any new file gets.
-    let whole = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory);
-    let whole = whole.with_context(named)?;
-    let file = tokio::fs::File::from_std(whole.reopen().with_context(named)?);
+    let whole = Nameless::beside(output).with_context(named)?;
+    let file = tokio::fs::File::from_std(whole.file.try_clone().with_context(named)?);
     write_archive(client, &url, file).await?.with_context(named)?;
-    whole.persist(output).with_context(named)?;
+    whole.name(output).with_context(named)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file that gets its name when it is whole (open(2), O_TMPFILE): until then, whatever ends this process, nothing of it is left. Where
+/// the file system can't do that, it is there under another name meanwhile.
+struct Nameless {
+    file: File,
+    meanwhile: Option<PathBuf>,
+}
+
+impl Nameless {
+    /// With the permissions that any new file gets.
+    fn beside(path: &Path) -> std::io::Result<Nameless> {
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::open(directory, flags, Mode::from_raw_mode(0o666)) {
+            Ok(file) => Ok(Nameless {
+                file: file.into(),
+                meanwhile: None,
+            }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let other = other_name(path);
+                let file = File::create_new(&other)?;
+                Ok(Nameless {
+                    file,
+                    meanwhile: Some(other),
+                })
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Takes the place of what has the name.
+    fn name(mut self, path: &Path) -> std::io::Result<()> {
+        if self.meanwhile.is_none() {
+            let this = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let link = |to: &Path| rustix::fs::linkat(CWD, &this, CWD, to, AtFlags::SYMLINK_FOLLOW);
+            match link(path) {
+                Err(Errno::EXIST) => {}
+                done => return Ok(done?),
+            }
+            // A link replaces nothing; a renamed file does.
+            let other = other_name(path);
+            link(&other)?;
+            self.meanwhile = Some(other);
+        }
+        if let Some(other) = &self.meanwhile {
+            std::fs::rename(other, path)?;
+        }
+        self.meanwhile = None;
+        Ok(())
+    }
+}
+
+impl Drop for Nameless {
+    fn drop(&mut self) {
+        if let Some(other) = &self.meanwhile {
+            let _ = std::fs::remove_file(other);
+        }
+    }
+}
+
+fn other_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    name.into()
 }
 
 /// The outer failure is the node's, the inner one the output's.
