@@ -73,6 +73,15 @@ async fn a_server_that_sends_nothing_is_given_up() {
         "{error}"
     );
     assert!(node.store.list().is_empty());
+
+    let mute = Server::start(Manners {
+        is_mute: true,
+        ..Manners::default()
+    })
+    .await;
+    let error = node.pull(&mute.image()).await.unwrap_err().to_string();
+    assert!(error.contains("no byte came for 300ms"), "{error}");
+    assert_eq!(mute.seen.requests.load(Ordering::SeqCst), 1, "it is not asked again");
 }
 
 #[tokio::test]

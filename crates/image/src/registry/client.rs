@@ -198,7 +198,7 @@ impl Server {
         if let Some(body) = &request.body {
             sent = sent.body(body().map_err(|error| Failure::Refused(error.to_string()))?);
         }
-        sent.send().await.map_err(|error| transport(&error))
+        sent.send().await.map_err(|error| self.unanswered(&error))
     }
 
     /// The one that can ask for `url`.
@@ -280,7 +280,7 @@ impl Server {
                 }
             }
         };
-        let response = request.send().await.map_err(|error| transport(&error))?;
+        let response = request.send().await.map_err(|error| self.unanswered(&error))?;
         // Not the query: it may name what is private.
         let from = realm.host_str().unwrap_or_default().to_owned();
         if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -329,6 +329,14 @@ impl Server {
             }
             _ => Failure::Refused(message),
         })
+    }
+
+    /// Why there is no answer. One that does not come in time is not asked for again.
+    fn unanswered(&self, error: &reqwest::Error) -> Failure {
+        match error.is_timeout() && !error.is_connect() {
+            true => Failure::Stalled(self.stall),
+            false => transport(error),
+        }
     }
 
     /// An error in the registry's own words, as far as they may be shown.

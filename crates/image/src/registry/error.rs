@@ -124,7 +124,9 @@ impl Error {
         let any = |kind: fn(&Failure) -> bool| failures.iter().any(|(_, failure)| kind(failure));
         if any(|f| matches!(f, Failure::Denied(_))) {
             Error::Denied { task, reasons }
-        } else if any(|f| matches!(f, Failure::NotFound(_))) && !any(|f| matches!(f, Failure::Unreachable(_))) {
+        } else if any(|f| matches!(f, Failure::NotFound(_)))
+            && !any(|f| matches!(f, Failure::Unreachable(_) | Failure::Stalled(_)))
+        {
             Error::NotFound { task, reasons }
         } else {
             Error::Unavailable { task, reasons }

@@ -106,6 +106,8 @@ pub struct Manners {
     pub ignores_ranges: bool,
     /// A layer's bytes stop coming.
     pub stalls: bool,
+    /// It takes connections, and answers nothing.
+    pub is_mute: bool,
     /// A layer is another one than was promised.
     pub lies: bool,
     /// A layer is at another server.
@@ -123,6 +125,7 @@ pub struct Server {
 
 #[derive(Default)]
 pub struct Seen {
+    pub requests: AtomicUsize,
     pub layers: AtomicUsize,
     pub ranges: AtomicUsize,
     pub exchanges: AtomicUsize,
@@ -244,6 +247,10 @@ pub async fn token(
 }
 
 pub async fn content_of(State(shelf): State<Shelf>, request: Request) -> Response {
+    shelf.seen.requests.fetch_add(1, Ordering::SeqCst);
+    if shelf.manners.is_mute {
+        std::future::pending::<()>().await;
+    }
     let header = |name| {
         request
             .headers()
