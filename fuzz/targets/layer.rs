@@ -17,6 +17,7 @@ const BLOCK: usize = 512;
 
 const LIMITS: Limits = Limits {
     store_bytes: None,
+    keep_free_bytes: Some(0),
     entries: 64,
     unpacked_bytes: 1 << 20,
     ratio: 100,

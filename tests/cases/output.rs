@@ -130,13 +130,9 @@ fn an_archive_replaces_no_device_and_no_link() {
         export(&link)?;
         ensure!(std::fs::symlink_metadata(&link)?.is_symlink());
         ensure!(std::fs::metadata(&file)?.len() > 3);
-        let refused = node.refused([
-            "image",
-            "import",
-            "--tag",
-            &format!("x@sha256:{}", "0".repeat(64)),
-            "file",
-        ])?;
+        let digest = format!("x@sha256:{}", "0".repeat(64));
+        let words = ["image", "import", "--tag", &digest].map(OsStr::new);
+        let refused = node.refused(words.into_iter().chain([file.as_os_str()]))?;
         ensure!(refused.contains("digest"), "{refused}");
         Ok(())
     });
